@@ -1,0 +1,1 @@
+"""The search: Once-For-All supernets, candidates, their price and their choice."""

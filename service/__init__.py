@@ -1,0 +1,1 @@
+"""The product: settings, database, API, worker, pipeline and command line."""
