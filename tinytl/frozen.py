@@ -1,0 +1,202 @@
+"""Layers with frozen weights that keep nothing that their backward does not need.
+
+Stock autograd keeps the input of a frozen convolution and a full-precision map for ReLU6. The
+gradient of a bias needs neither (TinyTL paper, section 3.1): here a convolution keeps its 8-bit
+weight, which exists anyway, and a ReLU one bit per element.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinytl.config import Activation
+from tinytl.quantize import widen
+
+_PACK_FACTOR = 0x0102040810204080
+_SPREAD_FACTOR = 0x0101010101010101
+_SPREAD_MASK = 0x8040201008040201 - (1 << 64)
+_RELU6_MAX = 6.0
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """Pack a contiguous bool tensor, whose size is a multiple of 8, into bits of uint8.
+
+    Eight bools are read as one 64-bit word; a multiplication gathers them in its top byte.
+    """
+    words = mask.view(-1).view(torch.int64)
+    return ((words * _PACK_FACTOR) >> 56).to(torch.uint8)
+
+
+def unpack_bits(bits: Tensor, shape: torch.Size) -> Tensor:
+    """The bool tensor of this shape that pack_bits packed."""
+    words = bits.to(torch.int64).mul_(_SPREAD_FACTOR).bitwise_and_(_SPREAD_MASK)
+    return words.view(torch.uint8).ne(0).view(shape)
+
+
+def activate_(x: Tensor, activation: Activation | None) -> Tensor:
+    """Apply the activation in place where it can be; no gradient is recorded."""
+    if activation == "relu6":
+        return x.clamp_(0, _RELU6_MAX)
+    if activation == "relu":
+        return x.clamp_(min=0)
+    if activation == "h_swish":
+        return F.hardswish(x, inplace=True)
+    return x
+
+
+def _open_mask(y: Tensor, activation: Activation) -> Tensor:
+    """Where a rectifier with output y lets gradients through, packed."""
+    if activation == "relu6":
+        return pack_bits((y > 0).logical_and_(y < _RELU6_MAX))
+    return pack_bits(y > 0)
+
+
+def input_gradient(
+    grad: Tensor, weight: Tensor, in_size: torch.Size, stride: int, padding: int, groups: int
+) -> Tensor:
+    """Gradient of a convolution's input: a transposed convolution, which needs no input.
+
+    grad: (N, out, H', W'); weight: (out, in / groups, k, k); in_size: (H, W).
+    """
+    rest = tuple(
+        full - ((out - 1) * stride - 2 * padding + weight.shape[-1])
+        for full, out in zip(in_size, grad.shape[2:], strict=True)
+    )
+    return F.conv_transpose2d(grad, weight, None, stride, padding, rest, groups)
+
+
+class _FrozenConv(torch.autograd.Function):
+    """activation(conv(x, weight) + bias) with a frozen weight."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        bias: Tensor | None,
+        weight: Tensor,
+        scale: Tensor | None,
+        stride: int,
+        groups: int,
+        activation: Activation | None,
+    ) -> Tensor:
+        padding = weight.shape[-1] // 2
+        y = F.conv2d(x, widen(weight, scale), bias, stride, padding, 1, groups)
+        ctx.geometry = (x.shape[2:], stride, padding, groups)
+        ctx.activation = activation
+        # the weight is no part of the graph's memory: the layer holds it in any case
+        ctx.weight, ctx.scale = weight, scale
+        if activation == "h_swish":
+            ctx.save_for_backward(y)
+            return F.hardswish(y)
+        activate_(y, activation)
+        if activation is not None:
+            ctx.save_for_backward(_open_mask(y, activation))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        if ctx.activation is not None:
+            grad = _activation_gradient(grad, ctx.saved_tensors[0], ctx.activation)
+        needs_x, needs_bias = ctx.needs_input_grad[:2]
+        grad_bias = grad.sum((0, 2, 3)) if needs_bias else None
+        grad_x = None
+        if needs_x:
+            grad_x = input_gradient(grad, widen(ctx.weight, ctx.scale), *ctx.geometry)
+        return grad_x, grad_bias, None, None, None, None, None
+
+
+def _activation_gradient(grad: Tensor, saved: Tensor, activation: Activation) -> Tensor:
+    if activation == "h_swish":
+        result: Tensor = torch.ops.aten.hardswish_backward(grad, saved)
+        return result
+    return grad * unpack_bits(saved, grad.shape)
+
+
+def frozen_conv(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    *,
+    stride: int,
+    groups: int,
+    activation: Activation | None,
+) -> Tensor:
+    """activation(conv(x, weight * scale) + bias); x: (N, C, H, W), padding kernel // 2.
+
+    weight: int8 with scale, or float with scale None; it gets no gradient. Keeps for backward
+    1 bit per output for ReLU and ReLU6, the pre-activation for h-swish, else nothing.
+    """
+    if not torch.is_grad_enabled():
+        padding = weight.shape[-1] // 2
+        y = F.conv2d(x, widen(weight, scale), bias, stride, padding, 1, groups)
+        return activate_(y, activation)
+    y = _FrozenConv.apply(  # type: ignore[no-untyped-call]
+        x, bias, weight, scale, stride, groups, activation
+    )
+    return y
+
+
+class _PackedRectifier(torch.autograd.Function):
+    """ReLU or ReLU6, in place, keeping one bit per element."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, activation: Activation) -> Tensor:
+        ctx.mark_dirty(activate_(x, activation))
+        ctx.save_for_backward(_open_mask(x, activation))
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * unpack_bits(ctx.saved_tensors[0], grads[0].shape), None
+
+
+def rectify(x: Tensor, activation: Activation | None) -> Tensor:
+    """The activation of a tensor that nothing else needs: rectifiers work in place."""
+    if activation is None:
+        return x
+    if not torch.is_grad_enabled():
+        return activate_(x, activation)
+    if activation == "h_swish":
+        return F.hardswish(x)
+    y: Tensor = _PackedRectifier.apply(x, activation)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _FrozenStatisticsNorm(torch.autograd.Function):
+    """(x - mean) * inv_std * gain + bias: a batch norm whose statistics are fixed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, inv_std: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x, gain)
+        ctx.statistics = (mean, inv_std)
+        factor = gain * inv_std
+        y = x * factor.view(-1, 1, 1)
+        return y.add_((bias - mean * factor).view(-1, 1, 1))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        x, gain = ctx.saved_tensors
+        mean, inv_std = ctx.statistics
+        grad_bias = grad.sum((0, 2, 3))
+        grad_gain = ((grad * x).sum((0, 2, 3)) - mean * grad_bias) * inv_std
+        grad_x = grad * (gain * inv_std).view(-1, 1, 1) if ctx.needs_input_grad[0] else None
+        return grad_x, grad_gain, grad_bias, None, None
+
+
+def frozen_statistics_norm(
+    x: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, inv_std: Tensor
+) -> Tensor:
+    """A batch norm with fixed statistics and trained gain and bias; keeps x. x: (N, C, H, W)."""
+    y: Tensor = _FrozenStatisticsNorm.apply(  # type: ignore[no-untyped-call]
+        x, gain, bias, mean, inv_std
+    )
+    return y
