@@ -1,0 +1,39 @@
+"""Errors that users of the service can cause or see. service/api/problems.py maps them to HTTP."""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """Root of the service's errors: one readable sentence that quotes what was wrong."""
+
+
+class InputError(ServiceError):
+    """The request, a setting or an argument is not acceptable."""
+
+
+class DatasetError(InputError):
+    """The archive or folder can't become a dataset."""
+
+
+class TooLargeError(DatasetError):
+    """The upload is over a size limit."""
+
+
+class InfeasibleLimitError(InputError):
+    """No candidate of the search space trains within the job's memory limit."""
+
+    def __init__(self, message: str, *, smallest_feasible_bytes: int) -> None:
+        super().__init__(message)
+        self.smallest_feasible_bytes = smallest_feasible_bytes
+
+
+class NotFoundError(ServiceError):
+    """No dataset, job or checkpoint has this id."""
+
+
+class ConflictError(ServiceError):
+    """The job's state does not allow this."""
+
+
+class LeaseLostError(ServiceError):
+    """This attempt no longer owns its job: another worker does, or it was ended."""
