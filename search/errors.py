@@ -1,0 +1,17 @@
+"""Errors that callers of search can cause and may want to catch."""
+
+
+class SearchError(ValueError):
+    """Root of the package's errors."""
+
+
+class SpaceError(SearchError):
+    """A supernet id, subnet or candidate is malformed or outside its space."""
+
+
+class SupernetError(SearchError):
+    """A supernet's file is missing, damaged, of another architecture, or can't be fetched."""
+
+
+class AdaptationError(SearchError):
+    """An adaptation's input, checkpoint or saved result can't be used."""

@@ -1,0 +1,96 @@
+import random
+import subprocess
+import sys
+
+import pytest
+
+from search.architecture import Subnet, SupernetSpec
+from search.errors import SpaceError
+from search.ofa_package import build_elastic_network
+from search.space import sample_subnet
+from tinytl.ofa_format import from_ofa
+
+IDS = [
+    "ofa_proxyless_d234_e346_k357_w0.35_tinyimagenet64",
+    "ofa_proxyless_d234_e346_k357_w1.3",
+    "ofa_mbv3_d234_e346_k357_w1.0",
+    "ofa_mbv3_d234_e346_k357_w1.2",
+]
+
+
+@pytest.mark.parametrize("supernet_id", IDS)
+def test_network_config_equals_ofa(supernet_id):
+    spec = SupernetSpec.parse(supernet_id)
+    net = build_elastic_network(spec, 10)
+    rng = random.Random(0)
+    subnets = [spec.largest, spec.smallest, *(sample_subnet(spec, rng) for _ in range(20))]
+    for subnet in subnets:
+        net.set_active_subnet(
+            ks=list(subnet.kernel_sizes),
+            e=list(subnet.expand_ratios),
+            d=list(subnet.depths),
+        )
+        assert spec.network_config(subnet, 10) == from_ofa(net.get_active_net_config())
+
+
+def test_parse_keeps_suffix():
+    spec = SupernetSpec.parse(IDS[0])
+    assert spec.id == IDS[0]
+    assert (spec.family, spec.width) == ("proxyless", 0.35)
+    assert spec.kernel_sizes == (3, 5, 7)
+    assert spec.expand_ratios == (3, 4, 6)
+    assert spec.depths == (2, 3, 4)
+    assert spec.num_dynamic_blocks == 21
+    assert SupernetSpec.parse(IDS[2]).num_dynamic_blocks == 20
+
+
+@pytest.mark.parametrize(
+    "supernet_id",
+    [
+        "resnet50",
+        "ofa_proxyless_d234_e346_k357",
+        "ofa_proxyless_d234_e346_k357_w1.3/../x",
+        "ofa_proxyless_d432_e346_k357_w1.3",
+        "ofa_proxyless_d234_e346_k346_w1.3",
+        "ofa_proxyless_d234_e146_k357_w1.3",
+        "ofa_proxyless_d023_e346_k357_w1.3",
+        "ofa_proxyless_d234_e346_k357_w99",
+    ],
+)
+def test_parse_refuses(supernet_id):
+    with pytest.raises(SpaceError) as raised:
+        SupernetSpec.parse(supernet_id)
+    assert repr(supernet_id) in str(raised.value)
+
+
+def test_check_quotes_the_value():
+    spec = SupernetSpec.parse(IDS[2])
+    good = spec.largest
+    with pytest.raises(SpaceError, match=r"depths\[0\] must be one of \[2, 3, 4\] but got 5"):
+        spec.check(
+            Subnet(
+                kernel_sizes=good.kernel_sizes,
+                expand_ratios=good.expand_ratios,
+                depths=(5, 2, 2, 2, 2),
+            )
+        )
+    with pytest.raises(SpaceError, match="kernel_sizes must have 20 entries"):
+        spec.check(SupernetSpec.parse(IDS[0]).largest)
+
+
+def test_canonical_fixes_absent_blocks_only():
+    spec = SupernetSpec.parse(IDS[0])
+    subnet = Subnet(kernel_sizes=(7,) * 21, expand_ratios=(6,) * 21, depths=(2, 3, 4, 2, 4))
+    canonical = spec.canonical(subnet)
+    assert canonical.kernel_sizes == (7, 7, 3, 3, 7, 7, 7, 3) + (7,) * 4 + (7, 7, 3, 3) + (7,) * 5
+    assert canonical.expand_ratios == (6, 6, 3, 3, 6, 6, 6, 3) + (6,) * 4 + (6, 6, 3, 3) + (6,) * 5
+    assert spec.canonical(canonical) == canonical
+    assert spec.network_config(subnet, 5) == spec.network_config(canonical, 5)
+
+
+def test_torch_free():
+    code = (
+        "import sys, search.architecture, search.space; "
+        "assert not {'torch', 'ofa', 'optuna', 'numpy'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
