@@ -132,7 +132,8 @@ def frozen_conv(
     weight: int8 with scale, or float with scale None; it gets no gradient. Keeps for backward
     1 bit per output for ReLU and ReLU6, the pre-activation for h-swish, else nothing.
     """
-    if not torch.is_grad_enabled():
+    bias_learns = bias is not None and bias.requires_grad
+    if not (torch.is_grad_enabled() and (x.requires_grad or bias_learns)):
         padding = weight.shape[-1] // 2
         y = F.conv2d(x, widen(weight, scale), bias, stride, padding, 1, groups)
         return activate_(y, activation)

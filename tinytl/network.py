@@ -1,0 +1,261 @@
+"""The network that a device trains, built from its description and float weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinytl.config import BlockConfig, ConvConfig, NetworkConfig, NormConfig, check_network
+from tinytl.errors import ConfigError
+from tinytl.layers import ConvUnit, SqueezeExcite, Take, WeightBits
+from tinytl.lite_residual import LiteResidual
+from tinytl.trainable import Method, set_trainable
+
+
+class Block(nn.Module):
+    """A mobile inverted residual block with an optional lite residual module beside it."""
+
+    def __init__(
+        self, config: BlockConfig, norm: NormConfig, method: Method, weight_bits: WeightBits
+    ) -> None:
+        super().__init__()
+        mid = config.mid_channels
+        self.config = config
+        self.expand = (
+            ConvUnit(
+                config.in_channels,
+                mid,
+                1,
+                method=method,
+                weight_bits=weight_bits,
+                activation=config.activation,
+                norm=norm,
+            )
+            if config.has_expansion
+            else None
+        )
+        self.depthwise = ConvUnit(
+            mid,
+            mid,
+            config.kernel_size,
+            method=method,
+            weight_bits=weight_bits,
+            stride=config.stride,
+            groups=mid,
+            activation=config.activation,
+            norm=norm,
+        )
+        self.squeeze_excite = (
+            SqueezeExcite(mid, config.squeeze_channels, method=method, weight_bits=weight_bits)
+            if config.squeeze_excite
+            else None
+        )
+        self.project = ConvUnit(
+            mid, config.out_channels, 1, method=method, weight_bits=weight_bits, norm=norm
+        )
+        module = config.lite_residual
+        self.lite_residual = None if module is None else LiteResidual(module)
+
+    def assign(self, take: Take, prefix: str) -> None:
+        conv = f"{prefix}.conv"
+        if self.expand is not None:
+            self.expand.assign(
+                take, f"{conv}.inverted_bottleneck.conv", f"{conv}.inverted_bottleneck.bn"
+            )
+        self.depthwise.assign(take, f"{conv}.depth_conv.conv", f"{conv}.depth_conv.bn")
+        if self.squeeze_excite is not None:
+            self.squeeze_excite.assign(take, f"{conv}.depth_conv.se")
+        self.project.assign(take, f"{conv}.point_linear.conv", f"{conv}.point_linear.bn")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, in_channels, H, W) -> (N, out_channels, H', W')."""
+        y = x if self.expand is None else self.expand(x)
+        y = self.depthwise(y)
+        if self.squeeze_excite is not None:
+            y = self.squeeze_excite(y)
+        y = self.project(y)  # nothing keeps this output, so the sums can work in place
+        if self.lite_residual is not None:
+            y += self.lite_residual(x, (y.shape[2], y.shape[3]))
+        if self.config.shortcut:
+            y += x
+        return y
+
+
+class Network(nn.Module):
+    """A ProxylessNAS or MobileNetV3 network whose frozen weights are stored in weight_bits.
+
+    forward equals that of the ofa package's static network. Its parameters are the values that
+    may be trained; set_trainable has been applied for the method.
+    """
+
+    def __init__(
+        self, config: NetworkConfig, method: Method, weight_bits: WeightBits = 8
+    ) -> None:
+        super().__init__()
+        self.config = check_network(config)
+        self.method = method
+        self.weight_bits: WeightBits = weight_bits
+        self.first_conv = self._conv_unit(config.first_conv)
+        self.blocks = nn.ModuleList(
+            nn.Identity() if block is None else Block(block, config.norm, method, weight_bits)
+            for block in config.blocks
+        )
+        final_expand = config.final_expand
+        self.final_expand = None if final_expand is None else self._conv_unit(final_expand)
+        self.feature_mix = self._conv_unit(config.feature_mix)
+        self.classifier = nn.Linear(config.feature_mix.out_channels, config.num_classes)
+        set_trainable(self, method)
+
+    def _conv_unit(self, conv: ConvConfig) -> ConvUnit:
+        return ConvUnit(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            method=self.method,
+            weight_bits=self.weight_bits,
+            stride=conv.stride,
+            activation=conv.activation,
+            norm=self.config.norm if conv.has_norm else None,
+        )
+
+    def features(self, x: Tensor) -> Tensor:
+        """x: float (N, 3, H, W), normalized. Returns pooled features (N, F)."""
+        x = self.first_conv(x)
+        for block in self.blocks:
+            x = block(x)
+        if self.final_expand is not None:
+            x = self.final_expand(x).mean((2, 3), keepdim=True)
+            return self.feature_mix(x).flatten(1)  # type: ignore[no-any-return]
+        return self.feature_mix(x).mean((2, 3))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Logits (N, num_classes) of normalized float images x (N, 3, H, W).
+
+        keep (N, F): the dropout mask of the features, scaled by 1 / (1 - rate); None keeps all.
+        """
+        if self.method.trains_backbone:
+            features = self.features(x)
+        else:
+            with torch.no_grad():
+                features = self.features(x)
+        if keep is not None:
+            features = features * keep
+        logits: Tensor = self.classifier(features)
+        return logits
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that the method updates, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def build_network(
+    config: NetworkConfig,
+    method: Method,
+    state_dict: Mapping[str, Tensor] | None = None,
+    *,
+    weight_bits: WeightBits = 8,
+    generator: torch.Generator | None = None,
+) -> Network:
+    """Build a network to train with method from float weights.
+
+    state_dict: in the layout of the ofa package's static networks, with lite residuals under
+    `blocks.N.lite_residual`. Batch norms are folded with their running statistics. Lite
+    residuals that are missing, and a classifier that is missing or of another number of classes,
+    start fresh from generator. state_dict None makes a randomly initialised network.
+    Raises ConfigError for other missing, unknown or misshapen tensors.
+    """
+    network = Network(config, method, weight_bits)
+    _initialise(network, generator)
+    if state_dict is not None:
+        _assign(network, state_dict)
+    elif method is not Method.FULL:
+        _randomize_frozen(network, generator)
+    return network
+
+
+@torch.no_grad()
+def _initialise(network: Network, generator: torch.Generator | None) -> None:
+    for module in network.modules():
+        if isinstance(module, LiteResidual):
+            module.reset(generator)
+        elif isinstance(module, ConvUnit):
+            if module.weight is not None:
+                fan_out = module.weight.shape[0] * module.weight.shape[-1] ** 2 / module.groups
+                module.weight.normal_(0, math.sqrt(2 / fan_out), generator=generator)
+            if module.gain is not None:
+                module.gain.fill_(1)
+    bound = 1 / math.sqrt(network.classifier.in_features)
+    network.classifier.weight.uniform_(-bound, bound, generator=generator)
+    network.classifier.bias.zero_()
+
+
+@torch.no_grad()
+def _randomize_frozen(network: Network, generator: torch.Generator | None) -> None:
+    for module in network.modules():
+        if isinstance(module, ConvUnit) and module.frozen is not None:
+            shape = module.frozen.weight.shape
+            fan_out = shape[0] * shape[-1] ** 2 / module.groups
+            weight = torch.empty(shape).normal_(0, math.sqrt(2 / fan_out), generator=generator)
+            module.frozen.assign(weight, None)
+
+
+def _assign(network: Network, state_dict: Mapping[str, Tensor]) -> None:
+    unread = {key for key in state_dict if not key.endswith(".num_batches_tracked")}
+
+    def take(name: str) -> Tensor:
+        if name not in state_dict:
+            raise ConfigError(f"weights lack the tensor {name!r}")
+        unread.discard(name)
+        return state_dict[name].float()
+
+    try:
+        network.first_conv.assign(take, "first_conv.conv", "first_conv.bn")
+        for index, block in enumerate(network.blocks):
+            if isinstance(block, Block):
+                block.assign(take, f"blocks.{index}")
+                _assign_lite_residual(block, take, f"blocks.{index}.lite_residual", state_dict)
+        if network.final_expand is not None:
+            network.final_expand.assign(
+                take, "final_expand_layer.conv", "final_expand_layer.bn"
+            )
+        network.feature_mix.assign(take, "feature_mix_layer.conv", "feature_mix_layer.bn")
+        _assign_classifier(network.classifier, take, state_dict)
+    except RuntimeError as error:
+        raise ConfigError(f"weights don't fit the network: {error}") from error
+    if unread:
+        raise ConfigError(f"weights hold unknown tensors: {sorted(unread)[:5]}")
+
+
+@torch.no_grad()
+def _assign_lite_residual(
+    block: Block, take: Take, prefix: str, state_dict: Mapping[str, Tensor]
+) -> None:
+    names = [name for name in state_dict if name.startswith(f"{prefix}.")]
+    if block.lite_residual is None:
+        for name in names:
+            take(name)
+    elif names:
+        for name, parameter in block.lite_residual.named_parameters():
+            parameter.copy_(take(f"{prefix}.{name}"))
+
+
+@torch.no_grad()
+def _assign_classifier(
+    classifier: nn.Linear, take: Take, state_dict: Mapping[str, Tensor]
+) -> None:
+    names = ("classifier.linear.weight", "classifier.linear.bias")
+    if not any(name in state_dict for name in names):
+        return
+    weight, bias = (take(name) for name in names)
+    if weight.shape == classifier.weight.shape:
+        classifier.weight.copy_(weight)
+        classifier.bias.copy_(bias)
+
+
+def cross_entropy_sum(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Cross entropy summed over images: divide by the whole batch, not the micro-batch."""
+    return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
