@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import os
+import random
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
 from service.database import Database
 from service.settings import Settings
+
+Files = dict[str, bytes]
+MakeZip = Callable[[Mapping[str, bytes]], Path]
 
 
 @pytest.fixture
@@ -22,3 +30,56 @@ def database(settings: Settings) -> Iterator[Database]:
     database.upgrade()
     yield database
     database.close()
+
+
+def draw(shape: str, generator: random.Random, size: int = 32) -> bytes:
+    """A PNG of a coloured shape on a noisy ground."""
+    image = Image.new("RGB", (size, size), tuple(generator.randrange(60) for _ in range(3)))
+    canvas = ImageDraw.Draw(image)
+    left, top = generator.randrange(size // 4), generator.randrange(size // 4)
+    box = (left, top, left + size // 2, top + size // 2)
+    colour = {"circle": (220, 40, 40), "square": (40, 220, 40), "line": (60, 60, 230)}[shape]
+    if shape == "circle":
+        canvas.ellipse(box, fill=colour)
+    elif shape == "square":
+        canvas.rectangle(box, fill=colour)
+    else:
+        canvas.line(box, fill=colour, width=3)
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def shapes(*, prefix: str = "", per_class: int = 6, seed: int = 0) -> Files:
+    generator = random.Random(seed)
+    return {
+        f"{prefix}{shape}/{number}.png": draw(shape, generator)
+        for shape in ("circle", "square")
+        for number in range(per_class)
+    }
+
+
+@pytest.fixture
+def flat_files() -> Files:
+    """Two classes of six images: {"circle/0.png": ..., ...}."""
+    return shapes()
+
+
+@pytest.fixture
+def split_files() -> Files:
+    """Train and test folders in one wrapping folder."""
+    return shapes(prefix="shapes/train/", per_class=12) | shapes(
+        prefix="shapes/test/", per_class=4, seed=1
+    )
+
+
+@pytest.fixture
+def make_zip(tmp_path: Path) -> MakeZip:
+    def make(files: Mapping[str, bytes]) -> Path:
+        path = tmp_path / f"upload-{os.urandom(4).hex()}.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return path
+
+    return make

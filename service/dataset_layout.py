@@ -1,0 +1,149 @@
+"""How class folders are read: which path is which split and class, and what is wrong with them.
+
+Accepted are `class/image` and `split/class/image` (split: train, val, test), each with or without
+one folder around everything. Paths only; nothing is opened here.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from service.errors import DatasetError
+
+Split = Literal["train", "val", "test"]
+
+_SPLITS: Mapping[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+_MAX_CLASS_NAME = 200
+_SHAPE = "expected class/image.jpg or train/class/image.jpg"
+
+Parts = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A file and where it belongs. path is as in the archive, and names it in errors."""
+
+    path: str
+    split: Split
+    class_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The files of a dataset in a fixed order, and its classes, sorted."""
+
+    name: str | None
+    """Of the folder around everything, if there is one."""
+    classes: tuple[str, ...]
+    files: tuple[Placed, ...]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images per split and class, for the splits that are there."""
+        found = Counter((file.split, file.class_name) for file in self.files)
+        splits = sorted({file.split for file in self.files}, key=["train", "val", "test"].index)
+        return {split: {name: found[split, name] for name in self.classes} for split in splits}
+
+
+def is_junk(parts: Parts) -> bool:
+    """Files that operating systems leave behind: dot-files, __MACOSX and the like."""
+    return any(part in _JUNK or part.startswith(".") for part in parts)
+
+
+def read_layout(paths: Iterable[str], *, min_images_per_class: int) -> Layout:
+    """Place every path (checked, with forward slashes, junk left out) in a split and class."""
+    all_parts = [tuple(path.split("/")) for path in sorted(paths)]
+    if not all_parts:
+        raise DatasetError(f"no images found; {_SHAPE}")
+    wrapper = _wrapper(all_parts)
+    inner = [parts[1:] for parts in all_parts] if wrapper is not None else all_parts
+    has_splits = all(parts[0].casefold() in _SPLITS for parts in inner)
+    files = tuple(
+        _place(parts, shown, has_splits)
+        for parts, shown in zip(inner, ("/".join(parts) for parts in all_parts), strict=True)
+    )
+    _check_case(files)
+    layout = Layout(
+        name=wrapper,
+        classes=tuple(sorted({file.class_name for file in files})),
+        files=files,
+    )
+    _check_classes(layout, min_images_per_class)
+    return layout
+
+
+def _wrapper(all_parts: Sequence[Parts]) -> str | None:
+    """The one folder around everything, or None. A lone split folder is not a wrapper."""
+    first = all_parts[0][0]
+    if any(parts[0] != first or len(parts) < 3 for parts in all_parts):
+        return None
+    if first.casefold() not in _SPLITS:
+        return first
+    nested = all(len(parts) > 3 and parts[1].casefold() in _SPLITS for parts in all_parts)
+    return first if nested else None
+
+
+def _place(parts: Parts, shown: str, has_splits: bool) -> Placed:
+    depth = 3 if has_splits else 2
+    if len(parts) < depth:
+        raise DatasetError(f"{shown!r} is not in a class folder; {_SHAPE}")
+    if len(parts) > depth:
+        raise DatasetError(f"{shown!r} is too deep; {_SHAPE}")
+    class_name = unicodedata.normalize("NFC", parts[-2])
+    if len(class_name) > _MAX_CLASS_NAME or not class_name.isprintable():
+        raise DatasetError(
+            f"class name {class_name[:60]!r} is too long or has control characters; use at most "
+            f"{_MAX_CLASS_NAME} printable characters"
+        )
+    split = _SPLITS[parts[0].casefold()] if has_splits else "train"
+    return Placed(path=shown, split=split, class_name=class_name)
+
+
+def _check_case(files: Sequence[Placed]) -> None:
+    """Names that differ only by case are one and the same on many file systems: no guessing."""
+    seen: dict[str, str] = {}
+    for file in files:
+        for kind, name in (("class", file.class_name), ("file", file.path)):
+            key = f"{kind}:{unicodedata.normalize('NFC', name).casefold()}"
+            other = seen.setdefault(key, name)
+            if other != name:
+                raise DatasetError(
+                    f"{kind} names {other!r} and {name!r} differ only by case; rename one"
+                )
+
+
+def _check_classes(layout: Layout, min_images_per_class: int) -> None:
+    counts = layout.counts()
+    if "train" not in counts:
+        raise DatasetError(f"there is a {next(iter(counts))} folder but no train folder; {_SHAPE}")
+    train = counts["train"]
+    for split in ("val", "test"):
+        for name, count in counts.get(split, {}).items():
+            if count and not train[name]:
+                raise DatasetError(
+                    f"class {name!r} is in {split} but not in train; add training images of it, "
+                    f"or remove it from {split}"
+                )
+    if len(layout.classes) < 2:
+        raise DatasetError(
+            f"only one class was found, {layout.classes[0]!r}; at least two are needed, each in "
+            f"its own folder"
+        )
+    for name, count in train.items():
+        if count < min_images_per_class:
+            raise DatasetError(
+                f"class {name!r} has {count} training images; at least "
+                f"{min_images_per_class} are needed"
+            )
