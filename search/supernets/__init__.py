@@ -1,0 +1,1 @@
+"""Bundled supernets: weights (safetensors) beside a JSON card that tells what they are."""
