@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, Float, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -19,6 +17,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from service.errors import InputError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 BUSY_TIMEOUT_SECONDS = 30.0
 _WRITES = "tinyfit_writes"
@@ -62,6 +63,8 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the schema to the newest revision; safe where several processes do so at once."""
+        from alembic import command
+
         with self._writer.begin() as connection:
             config = alembic_config()
             config.attributes["connection"] = connection
@@ -73,6 +76,8 @@ class Database:
 
 def alembic_config() -> Config:
     """Alembic's configuration, with the migrations that this package carries."""
+    from alembic.config import Config
+
     import migrations
 
     config = Config()

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from service.database import Database
+from service.database import Database, now
+from service.jobs import create_job
+from service.models import Dataset, Job
+from service.schemas import JobRequest
 from service.settings import Settings
 
 Files = dict[str, bytes]
@@ -81,5 +84,28 @@ def make_zip(tmp_path: Path) -> MakeZip:
             for name, data in files.items():
                 archive.writestr(name, data)
         return path
+
+    return make
+
+
+@pytest.fixture
+def make_job(database: Database) -> Callable[..., Job]:
+    """Queues a job over a dataset that is only a row."""
+
+    def make(name: str = "") -> Job:
+        with database.writing() as session:
+            if session.get(Dataset, "d1") is None:
+                session.add(
+                    Dataset(
+                        id="d1",
+                        name="shapes",
+                        classes=["circle", "square"],
+                        counts={},
+                        num_images=0,
+                        num_bytes=0,
+                        created_at=now(),
+                    )
+                )
+        return create_job(database, JobRequest(dataset="d1", memory_limit=24_000_000, name=name))
 
     return make

@@ -1,0 +1,202 @@
+"""What users send and get, over HTTP and from the command line alike."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from search.registry import DEFAULT_SUPERNET
+from service.models import Artifact, Dataset, Job, JsonObject, Status, Trial
+from tinytl.trainable import Method
+from tinytl.units import parse_size
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(json_schema_extra={"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+]
+"""Bytes, or text such as "24MB"."""
+
+
+class JobSettings(BaseModel):
+    """How a job is carried out. The same settings on the same data give the same result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: int = Field(default=24, ge=1, le=10_000)
+    """Candidates that the search scores."""
+    epochs: int = Field(default=10, ge=1, le=1_000)
+    """Of the final training, on the device's terms."""
+    adapt_epochs: int = Field(default=8, ge=1, le=1_000)
+    """Of the supernet's adaptation to the dataset, before the search."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    batch_size: int = Field(default=8, ge=1, le=1_024)
+    resolutions: tuple[int, ...] = Field(default=(48, 64, 80, 96), min_length=1, max_length=32)
+    """Image sides that may be chosen, in pixels, rising."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """None: the method's own."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    horizontal_flip: bool = True
+    """Whether a mirrored image shows the same class; false for text and digits."""
+    min_crop_scale: float = Field(default=0.5, gt=0, le=1)
+    """Smallest part of an image's area that a random training crop shows."""
+
+
+class JobRequest(BaseModel):
+    """The body of POST /jobs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    """Id of an uploaded dataset."""
+    memory_limit: Size
+    name: str = Field(default="", max_length=200)
+    method: Method = Method.LITE_RESIDUAL_BIAS
+    supernet: str = Field(default=DEFAULT_SUPERNET, min_length=1, max_length=500)
+    settings: JobSettings = JobSettings()
+
+
+class DatasetView(BaseModel):
+    id: str
+    name: str
+    classes: list[str]
+    counts: dict[str, dict[str, int]]
+    num_images: int
+    bytes: int
+    created_at: datetime
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> DatasetView:
+        return cls(
+            id=dataset.id,
+            name=dataset.name,
+            classes=dataset.classes,
+            counts=dataset.counts,
+            num_images=dataset.num_images,
+            bytes=dataset.num_bytes,
+            created_at=_time(dataset.created_at),
+        )
+
+
+class CheckpointView(BaseModel):
+    """The bundle of a finished job."""
+
+    url: str
+    bytes: int
+    sha256: str
+
+
+class JobResult(BaseModel):
+    """What a finished job delivers. Bytes are peaks of a whole training step."""
+
+    subnet: JsonObject
+    resolution: int
+    plan: JsonObject
+    predicted_peak_bytes: int
+    measured_peak_bytes: int
+    validation_accuracy: float
+    test_accuracy: float
+    head_only_test_accuracy: float
+    """Of the same subnet with nothing trained but its head, for as many epochs."""
+    trials: int
+    checkpoint: CheckpointView | None = None
+
+
+class JobView(BaseModel):
+    """A job as users read it."""
+
+    id: str
+    name: str
+    status: Status
+    stage: str | None
+    progress: float
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    dataset: str
+    memory_limit_bytes: int
+    supernet: str
+    method: Method
+    settings: JobSettings
+    result: JobResult | None
+    error: str | None
+
+    @classmethod
+    def of(cls, job: Job, checkpoint: CheckpointView | None = None) -> JobView:
+        result = None
+        if job.result is not None:
+            result = JobResult.model_validate(job.result | {"checkpoint": checkpoint})
+        return cls(
+            id=job.id,
+            name=job.name,
+            status=job.status,
+            stage=job.stage,
+            progress=round(job.progress, 4),
+            created_at=_time(job.created_at),
+            started_at=_optional_time(job.started_at),
+            finished_at=_optional_time(job.finished_at),
+            dataset=job.dataset_id,
+            memory_limit_bytes=job.memory_limit_bytes,
+            supernet=job.supernet,
+            method=Method(job.method),
+            settings=JobSettings.model_validate(job.settings),
+            result=result,
+            error=job.error,
+        )
+
+
+def checkpoint_view(bundle: Artifact, url: str) -> CheckpointView:
+    return CheckpointView(url=url, bytes=bundle.num_bytes, sha256=bundle.sha256 or "")
+
+
+class TrialView(BaseModel):
+    """One scored candidate of a job's search."""
+
+    number: int
+    subnet: JsonObject
+    resolution: int
+    plan: JsonObject
+    predicted_peak_bytes: int
+    validation_accuracy: float
+    seconds: float
+    finished_at: datetime
+
+    @classmethod
+    def of(cls, trial: Trial) -> TrialView:
+        return cls(
+            number=trial.number,
+            subnet=trial.candidate["subnet"],
+            resolution=trial.candidate["resolution"],
+            plan=trial.candidate["plan"],
+            predicted_peak_bytes=trial.predicted_peak_bytes,
+            validation_accuracy=trial.accuracy,
+            seconds=round(trial.seconds, 3),
+            finished_at=_time(trial.finished_at),
+        )
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    errors: list[dict[str, Any]] | None = None
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _optional_time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else _time(seconds)
