@@ -29,7 +29,7 @@ class JobSettings(BaseModel):
     """Candidates that the search scores."""
     epochs: int = Field(default=10, ge=1, le=1_000)
     """Of the final training, on the device's terms."""
-    adapt_epochs: int = Field(default=8, ge=1, le=1_000)
+    adapt_steps: int = Field(default=200, ge=1, le=1_000_000)
     """Of the supernet's adaptation to the dataset, before the search."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     batch_size: int = Field(default=8, ge=1, le=1_024)

@@ -1,0 +1,1 @@
+"""The HTTP API. `service.api.app.create_app` makes it."""

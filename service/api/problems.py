@@ -1,0 +1,109 @@
+"""Every error leaves as an RFC 9457 problem document; the one place where errors meet HTTP."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from service.errors import (
+    ConflictError,
+    InfeasibleLimitError,
+    InputError,
+    NotFoundError,
+    ServiceError,
+    TooLargeError,
+)
+from service.schemas import Problem
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+_STATUSES: tuple[tuple[type[ServiceError], HTTPStatus], ...] = (
+    (NotFoundError, HTTPStatus.NOT_FOUND),
+    (ConflictError, HTTPStatus.CONFLICT),
+    (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "A problem with the request",
+        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+    }
+}
+"""What every route may answer besides its own."""
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+def _problem(
+    request: Request, status: int, detail: str, headers: Any = None, **members: Any
+) -> JSONResponse:
+    content = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        **members,
+    }
+    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _on_service_error(request: Request, error: Exception) -> JSONResponse:
+    status = next(
+        (status for kind, status in _STATUSES if isinstance(error, kind)),
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+    members = {}
+    if isinstance(error, InfeasibleLimitError):
+        members["smallest_feasible_bytes"] = error.smallest_feasible_bytes
+    return _problem(request, status, str(error), **members)
+
+
+def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {
+            "where": ".".join(map(str, found["loc"])),
+            "what": found["msg"],
+            "got": found.get("input"),
+        }
+        for found in error.errors()
+    ]
+    detail = "; ".join(f"{found['where']}: {found['what']}" for found in errors)
+    return _problem(
+        request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=jsonable_encoder(errors)
+    )
+
+
+def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"nothing is at {request.url.path!r}; /docs lists what is"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.method} does not work on {request.url.path!r}"
+    return _problem(request, error.status_code, detail, headers=error.headers)
+
+
+def _on_defect(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _problem(
+        request,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "an unexpected error happened; the server's log has the details",
+    )
