@@ -200,7 +200,9 @@ class ImageSplit:
         return batch
 
     def _read(self, index: int) -> Tensor:
-        return torch.from_numpy(np.array(self._images[index]))
+        image = torch.empty(self._images.shape[1:], dtype=torch.uint8)
+        image.numpy()[...] = self._images[index]
+        return image
 
 
 def _random_crop(image: Tensor, min_scale: float, rng: np.random.Generator) -> Tensor:

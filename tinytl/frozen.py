@@ -28,7 +28,7 @@ def pack_bits(mask: Tensor) -> Tensor:
     Eight bools are read as one 64-bit word; a multiplication gathers them in its top byte.
     """
     words = mask.view(-1).view(torch.int64)
-    return ((words * _PACK_FACTOR) >> 56).to(torch.uint8)
+    return (words * _PACK_FACTOR).bitwise_right_shift_(56).to(torch.uint8)
 
 
 def unpack_bits(bits: Tensor, shape: torch.Size) -> Tensor:
@@ -137,10 +137,10 @@ def frozen_conv(
         padding = weight.shape[-1] // 2
         y = F.conv2d(x, widen(weight, scale), bias, stride, padding, 1, groups)
         return activate_(y, activation)
-    y = _FrozenConv.apply(  # type: ignore[no-untyped-call]
+    learned: Tensor = _FrozenConv.apply(  # type: ignore[no-untyped-call]
         x, bias, weight, scale, stride, groups, activation
     )
-    return y
+    return learned
 
 
 class _PackedRectifier(torch.autograd.Function):

@@ -148,9 +148,7 @@ class ConvUnit(nn.Module):
             y = frozen_statistics_norm(y, self.gain, bias, mean, inv_std)
         return rectify(y, self.activation)
 
-    def _convolve(
-        self, x: Tensor, bias: Tensor | None, activation: Activation | None
-    ) -> Tensor:
+    def _convolve(self, x: Tensor, bias: Tensor | None, activation: Activation | None) -> Tensor:
         if self.frozen is not None:
             return frozen_conv(
                 x,
@@ -165,11 +163,8 @@ class ConvUnit(nn.Module):
         assert weight is not None
         padding = weight.shape[-1] // 2
         eps = None if self.norm is None else self.norm.weight_standardization_eps
-        if eps is not None:
-            weight_used = standardize(weight, eps)
-        else:
-            weight_used = weight
-        y = F.conv2d(x, weight_used, bias, self.stride, padding, 1, self.groups)
+        used = weight if eps is None else standardize(weight, eps)
+        y = F.conv2d(x, used, bias, self.stride, padding, 1, self.groups)
         return rectify(y, activation)
 
 

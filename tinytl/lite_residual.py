@@ -26,9 +26,7 @@ class _AveragePool(torch.autograd.Function):
         kernel_size = ctx.kernel_size
         (grad,) = grads
         spread = F.interpolate(grad / kernel_size**2, scale_factor=kernel_size, mode="nearest")
-        missing = [
-            full - kept for full, kept in zip(ctx.in_size, spread.shape[2:], strict=True)
-        ]
+        missing = [full - kept for full, kept in zip(ctx.in_size, spread.shape[2:], strict=True)]
         if any(missing):
             spread = F.pad(spread, (0, missing[1], 0, missing[0]))
         return spread, None

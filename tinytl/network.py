@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytl.config import BlockConfig, ConvConfig, NetworkConfig, NormConfig, check_network
+from tinytl.data import normalize
 from tinytl.errors import ConfigError
 from tinytl.layers import ConvUnit, SqueezeExcite, Take, WeightBits
 from tinytl.lite_residual import LiteResidual
@@ -92,9 +93,7 @@ class Network(nn.Module):
     may be trained; set_trainable has been applied for the method.
     """
 
-    def __init__(
-        self, config: NetworkConfig, method: Method, weight_bits: WeightBits = 8
-    ) -> None:
+    def __init__(self, config: NetworkConfig, method: Method, weight_bits: WeightBits = 8) -> None:
         super().__init__()
         self.config = check_network(config)
         self.method = method
@@ -122,19 +121,22 @@ class Network(nn.Module):
             norm=self.config.norm if conv.has_norm else None,
         )
 
-    def features(self, x: Tensor) -> Tensor:
-        """x: float (N, 3, H, W), normalized. Returns pooled features (N, F)."""
-        x = self.first_conv(x)
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features (N, F) of images as forward takes them."""
+        is_raw = images.dtype == torch.uint8
+        x: Tensor = self.first_conv(normalize(images) if is_raw else images)
         for block in self.blocks:
             x = block(x)
         if self.final_expand is not None:
-            x = self.final_expand(x).mean((2, 3), keepdim=True)
-            return self.feature_mix(x).flatten(1)  # type: ignore[no-any-return]
-        return self.feature_mix(x).mean((2, 3))  # type: ignore[no-any-return]
+            x = self.feature_mix(self.final_expand(x).mean((2, 3), keepdim=True))
+            return x.flatten(1)
+        x = self.feature_mix(x)
+        return x.mean((2, 3))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Logits (N, num_classes) of normalized float images x (N, 3, H, W).
+        """Logits (N, num_classes) of images x (N, 3, H, W): normalized float, or raw uint8.
 
+        uint8 images are widened inside, where their float copy can be freed at once.
         keep (N, F): the dropout mask of the features, scaled by 1 / (1 - rate); None keeps all.
         """
         if self.method.trains_backbone:
@@ -219,9 +221,7 @@ def _assign(network: Network, state_dict: Mapping[str, Tensor]) -> None:
                 block.assign(take, f"blocks.{index}")
                 _assign_lite_residual(block, take, f"blocks.{index}.lite_residual", state_dict)
         if network.final_expand is not None:
-            network.final_expand.assign(
-                take, "final_expand_layer.conv", "final_expand_layer.bn"
-            )
+            network.final_expand.assign(take, "final_expand_layer.conv", "final_expand_layer.bn")
         network.feature_mix.assign(take, "feature_mix_layer.conv", "feature_mix_layer.bn")
         _assign_classifier(network.classifier, take, state_dict)
     except RuntimeError as error:

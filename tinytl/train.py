@@ -1,0 +1,230 @@
+"""The training loop that a device runs: Adam, cosine schedule, micro-batches, exact resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinytl.checkpoint import read_tensors, write_tensors
+from tinytl.data import Augmentation, ImageSplit, ImageStore
+from tinytl.errors import BundleError, CancelledError, TinyTLError
+from tinytl.network import Network, cross_entropy_sum
+from tinytl.plan import Plan
+from tinytl.trainable import Method
+
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+DEFAULT_LEARNING_RATES = {
+    Method.HEAD: 4e-3,
+    Method.BIAS: 2e-3,
+    Method.LITE_RESIDUAL: 2e-3,
+    Method.LITE_RESIDUAL_BIAS: 2e-3,
+    Method.NORM_HEAD: 2e-3,
+    Method.FULL: 1e-3,
+}
+"""Adam's peak learning rate at batch 8, by method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How long and how fast a network is trained; learning_rate None takes the method's own."""
+
+    epochs: int = 10
+    learning_rate: float | None = None
+    label_smoothing: float = 0.1
+    dropout_rate: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise TinyTLError(f"epochs must be at least 1 but got {self.epochs}")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise TinyTLError(f"learning_rate must be positive but got {self.learning_rate}")
+        for name in ("label_smoothing", "dropout_rate"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise TinyTLError(f"{name} must be at least 0 and below 1 but got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """One finished epoch; loss is the mean over its images, accuracy between 0 and 1."""
+
+    epoch: int
+    num_epochs: int
+    train_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+def train(
+    network: Network,
+    store: ImageStore,
+    *,
+    resolution: int,
+    plan: Plan,
+    settings: TrainSettings,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[EpochReport, ...]:
+    """Train the network in place on store's train split and return a report for each epoch.
+
+    With a checkpoint path, every epoch is saved there atomically, and a run that finds the file
+    goes on after its last epoch, to the same result bit for bit. Raises CancelledError when
+    should_stop asks for it (the last saved epoch stays), BundleError for a checkpoint of
+    another run.
+    """
+    run = _Run(network, store, resolution, plan, settings)
+    history = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else []
+    for epoch in range(len(history), settings.epochs):
+        started = time.perf_counter()
+        loss = run.train_epoch(epoch, should_stop)
+        accuracy = evaluate(
+            network, store.split("val"), resolution=resolution, batch_size=plan.micro_batch_size
+        )
+        report = EpochReport(
+            epoch=epoch,
+            num_epochs=settings.epochs,
+            train_loss=loss,
+            val_accuracy=accuracy,
+            seconds=time.perf_counter() - started,
+        )
+        history.append(report)
+        if checkpoint is not None:
+            run.save(checkpoint, history)
+        on_epoch(report)
+    return tuple(history)
+
+
+@torch.no_grad()
+def evaluate(network: Network, split: ImageSplit, *, resolution: int, batch_size: int) -> float:
+    """Top-1 accuracy, 0 to 1, on whole images of a split."""
+    correct = 0
+    for start in range(0, len(split), batch_size):
+        indices = range(start, min(start + batch_size, len(split)))
+        logits = network(split.batch(indices, resolution))
+        labels = split.labels[start : start + len(indices)]
+        correct += int((logits.argmax(1) == labels).sum())
+    return correct / len(split)
+
+
+class _Run:
+    """A training in progress: the network, its optimizer and the data."""
+
+    def __init__(
+        self,
+        network: Network,
+        store: ImageStore,
+        resolution: int,
+        plan: Plan,
+        settings: TrainSettings,
+    ) -> None:
+        self.network = network
+        self.split = store.split("train")
+        self.resolution = resolution
+        self.plan = plan
+        self.settings = settings
+        self.parameters = network.trained_parameters()
+        rate = settings.learning_rate or DEFAULT_LEARNING_RATES[network.method]
+        self.learning_rate = rate * math.sqrt(plan.batch_size / 8)
+        self.optimizer = torch.optim.Adam(self.parameters.values(), fused=True)
+        self.identity = {
+            "resolution": resolution,
+            "plan": asdict(plan),
+            "settings": asdict(settings),
+            "method": network.method.value,
+        }
+
+    def train_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> float:
+        """One pass over the training images in seeded order; returns the mean loss."""
+        num_images, batch_size = len(self.split), self.plan.batch_size
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(num_images)
+        steps = math.ceil(num_images / batch_size)
+        total_loss = 0.0
+        for step in range(steps):
+            if should_stop():
+                raise CancelledError("training was cancelled")
+            done = (epoch * steps + step) / (self.settings.epochs * steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+            indices = [int(i) for i in order[step * batch_size : (step + 1) * batch_size]]
+            total_loss += self.train_step(indices, epoch)
+        return total_loss / num_images
+
+    def train_step(self, indices: list[int], epoch: int) -> float:
+        """One update from the images of these indices; returns the sum of their losses."""
+        seed = (self.settings.seed, epoch)
+        batch = self.split.augmented_batch(
+            indices, self.resolution, self.settings.augmentation, seed
+        )
+        total_loss = 0.0
+        for start in range(0, len(indices), self.plan.micro_batch_size):
+            micro = indices[start : start + self.plan.micro_batch_size]
+            images = batch[start : start + len(micro)]
+            logits = self.network(images, self._dropout_mask(micro, seed))
+            loss = cross_entropy_sum(
+                logits, self.split.labels[micro], self.settings.label_smoothing
+            )
+            (loss / len(indices)).backward()  # type: ignore[no-untyped-call]
+            total_loss += loss.item()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total_loss
+
+    def _dropout_mask(self, indices: list[int], seed: tuple[int, int]) -> Tensor | None:
+        rate = self.settings.dropout_rate
+        if rate == 0:
+            return None
+        features = self.network.classifier.in_features
+        mask = torch.empty(len(indices), features)
+        for row, index in enumerate(indices):
+            rng = np.random.default_rng([*seed, index, 1])
+            mask.numpy()[row] = rng.random(features) >= rate
+        return mask.div_(1 - rate)
+
+    def save(self, path: Path, history: list[EpochReport]) -> None:
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            tensors[f"parameter.{name}"] = parameter
+            for key in _ADAM_STATE:
+                tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
+        header = {**self.identity, "history": [asdict(report) for report in history]}
+        write_tensors(path, tensors, header)
+
+    @torch.no_grad()
+    def resume(self, path: Path) -> list[EpochReport]:
+        tensors, header = read_tensors(path)
+        for key, expected in self.identity.items():
+            if header.get(key) != _as_json(expected):
+                raise BundleError(
+                    f"checkpoint {path.name} belongs to another run: its {key} is "
+                    f"{header.get(key)!r}, not {expected!r}; delete it or name another file"
+                )
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tensors[f"parameter.{name}"])
+                self.optimizer.state[parameter] = {
+                    key: tensors[f"{key}.{name}"] for key in _ADAM_STATE
+                }
+            return [EpochReport(**report) for report in header["history"]]
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise BundleError(f"checkpoint {path.name} is damaged: {error!r}") from error
+
+
+def _as_json(value: Any) -> Any:
+    """value as it comes back from JSON: tuples become lists."""
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(item) for item in value]
+    return value
