@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,22 @@ class Workplace:
             return []
         names = [path.name for path in self.job_dir.iterdir() if path.name.isdigit()]
         return [int(name) for name in names if int(name) < self.attempt]
+
+
+def remove_leftovers(settings: Settings, job_id: str, *, keep: Artifact | None = None) -> None:
+    """Remove the files of a job that has ended, all but the artifact to keep."""
+    job_dir = settings.jobs_dir / job_id
+    kept = artifact_path(settings, keep) if keep is not None else None
+    for path in sorted(job_dir.rglob("*"), reverse=True):
+        if path == kept:
+            continue
+        if path.is_file():
+            path.unlink(missing_ok=True)
+        else:
+            with suppress(OSError):  # it holds what is kept
+                path.rmdir()
+    with suppress(OSError):
+        job_dir.rmdir()
 
 
 def file_sha256(path: Path) -> str:

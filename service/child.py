@@ -86,15 +86,17 @@ def _run(run_job: RunJob, order: Order, database: Database, stop: threading.Even
         return Exit.STOPPED
     except LeaseLostError:
         raise
-    except (TinyTLError, SearchError, ServiceError) as error:
-        fail_job(database, order.claim, str(error))
-    except Exception as error:  # a defect: the job ends, the log has the details
-        logger.exception("job %s failed", order.claim.job_id)
-        fail_job(
-            database,
-            order.claim,
-            f"unexpected {type(error).__name__}: {error}; the worker's log has the details",
-        )
+    except Exception as error:
+        if stop.is_set():  # what the job had started was asked to stop as well, and broke off
+            return Exit.STOPPED
+        if isinstance(error, TinyTLError | SearchError | ServiceError):
+            message = str(error)
+        else:  # a defect: the job ends, the log has the details
+            logger.exception("job %s failed", order.claim.job_id)
+            message = (
+                f"unexpected {type(error).__name__}: {error}; the worker's log has the details"
+            )
+        fail_job(database, order.claim, message)
     return Exit.ENDED
 
 

@@ -74,6 +74,14 @@ class Database:
         self.engine.dispose()
 
 
+def upgrade_embedded(url: str) -> None:
+    """Bring an SQLite database up to date. Others are upgraded by `tinyfit db upgrade`."""
+    database = Database(url)
+    if database.engine.dialect.name == "sqlite":
+        database.upgrade()
+    database.close()
+
+
 def alembic_config() -> Config:
     """Alembic's configuration, with the migrations that this package carries."""
     from alembic.config import Config

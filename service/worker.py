@@ -14,15 +14,27 @@ from contextlib import suppress
 
 from sqlalchemy.exc import OperationalError
 
+from service.artifacts import BUNDLE, remove_leftovers
 from service.child import Exit, Order
 from service.database import Database
 from service.errors import LeaseLostError
-from service.jobs import Claim, cancel_job, claim_job, release_job, renew_lease
+from service.jobs import (
+    Claim,
+    cancel_job,
+    claim_job,
+    get_artifact,
+    get_job,
+    release_job,
+    renew_lease,
+)
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 CHILD_COMMAND = (sys.executable, "-m", "service.child")
+
+_CHILD_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads of torch that wait must not take the processor from those that work."""
 
 
 class Worker:
@@ -67,7 +79,14 @@ class Worker:
                 cancel_job(self._database, claim)
             else:
                 self._work_on(claim)
+            self._tidy(claim.job_id)
         return True
+
+    def _tidy(self, job_id: str) -> None:
+        """A job that has ended keeps its bundle and nothing else."""
+        if get_job(self._database, job_id).status.is_final:
+            bundle = get_artifact(self._database, job_id, BUNDLE)
+            remove_leftovers(self._settings, job_id, keep=bundle)
 
     def _work_on(self, claim: Claim) -> None:
         order = Order(settings=self._settings, claim=claim)
@@ -116,6 +135,7 @@ class _Child:
             stdout=sys.stderr.fileno(),
             start_new_session=True,
             text=True,
+            env={**_CHILD_ENVIRONMENT, **os.environ},
         )
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):

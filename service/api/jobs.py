@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
 
 from service.api.deps import DatabaseDep, JobDep, SettingsDep
-from service.artifacts import BUNDLE, artifact_path
+from service.artifacts import BUNDLE, artifact_path, remove_leftovers
 from service.database import Database
 from service.datasets import get_dataset
 from service.errors import NotFoundError
@@ -63,9 +63,12 @@ def get_trials(job: JobDep, database: DatabaseDep) -> list[TrialView]:
 
 
 @router.post("/{job_id}/cancel", status_code=HTTPStatus.ACCEPTED)
-def post_cancel(job: JobDep, database: DatabaseDep) -> JobView:
+def post_cancel(job: JobDep, settings: SettingsDep, database: DatabaseDep) -> JobView:
     """Cancel a job; one that runs ends within seconds."""
-    return _view(request_cancel(database, job.id), database)
+    cancelled = request_cancel(database, job.id)
+    if cancelled.status is Status.CANCELLED:
+        remove_leftovers(settings, job.id)
+    return _view(cancelled, database)
 
 
 @router.get("/{job_id}/checkpoint", response_class=FileResponse)

@@ -1,0 +1,202 @@
+"""`tinyfit adapt`: a whole job without a server, over a private database in the output folder.
+
+The job is the very one that a server would run: killed or interrupted, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from service.artifacts import BUNDLE, artifact_path
+from service.console import Meter
+from service.database import Database
+from service.datasets import import_dataset
+from service.errors import ConflictError, InputError, ServiceError
+from service.feasibility import check_feasible
+from service.jobs import create_job, expire_lease, get_artifact, get_job, list_jobs
+from service.models import Job, Status
+from service.schemas import JobRequest, JobView, checkpoint_view
+from service.settings import Settings
+from service.worker import Worker
+
+BUNDLE_NAME = "model.tinyfit.zip"
+_STATE = ".tinyfit"
+_POLL_SECONDS = 0.3
+
+
+class InterruptedJobError(ServiceError):
+    """The user stopped the job; it can go on."""
+
+
+class FailedJobError(ServiceError):
+    """The job ended without a result."""
+
+
+def adapt(
+    data: Path, request: JobRequest, output: Path, settings: Settings, meter: Meter
+) -> JobView:
+    """Run the requested job on data, or go on with it; leave the bundle in the output folder."""
+    state = output / _STATE
+    settings = settings.model_copy(update={"data_dir": state, "database_url": None})
+    with ExitStack() as stack:
+        stack.enter_context(_removed_unless_used(output))
+        stack.enter_context(_locked(output))
+        database = Database(settings.resolved_database_url)
+        stack.callback(database.close)
+        database.upgrade()
+        job = _find_or_create_job(data, request, output, settings, database, meter)
+        if job.status is not Status.SUCCEEDED:
+            job = _run(job.id, settings, database, meter)
+        return _deliver(job, output, settings, database)
+
+
+def _find_or_create_job(
+    data: Path,
+    request: JobRequest,
+    output: Path,
+    settings: Settings,
+    database: Database,
+    meter: Meter,
+) -> Job:
+    dataset, _ = import_dataset(
+        data,
+        settings=settings,
+        database=database,
+        on_progress=lambda done, total: meter.show("read images", done / total),
+    )
+    wanted = request.model_copy(
+        update={"dataset": dataset.id, "name": request.name or dataset.name}
+    )
+    check_feasible(wanted, num_classes=len(dataset.classes))
+    for job in list_jobs(database):
+        if job.status is Status.FAILED:
+            continue
+        _check_same(job, wanted, output)
+        expire_lease(database, job.id)
+        return job
+    return create_job(database, wanted)
+
+
+def _check_same(job: Job, wanted: JobRequest, output: Path) -> None:
+    """Going on with other arguments would mix two jobs."""
+    there = {
+        "data": job.dataset_id,
+        "memory limit": job.memory_limit_bytes,
+        "method": job.method,
+        "supernet": job.supernet,
+        **job.settings,
+    }
+    asked = {
+        "data": wanted.dataset,
+        "memory limit": wanted.memory_limit,
+        "method": wanted.method.value,
+        "supernet": wanted.supernet,
+        **wanted.settings.model_dump(mode="json"),
+    }
+    other = [
+        f"{name} {there.get(name)} there, {value} now"
+        for name, value in asked.items()
+        if there.get(name) != value
+    ]
+    if other:
+        raise InputError(
+            f"{str(output)!r} holds a job with other arguments ({'; '.join(other)}); give another "
+            f"--output, or remove that folder"
+        )
+
+
+def _run(job_id: str, settings: Settings, database: Database, meter: Meter) -> Job:
+    """Work on the job in a thread while this one shows how far it is."""
+    stop = threading.Event()
+    worker = Worker(settings, database, stop=stop)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while not stop.is_set() and not get_job(database, job_id).status.is_final:
+                worker.run_one()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="worker")
+    with _signals_set(stop):
+        thread.start()
+        while thread.is_alive():
+            job = get_job(database, job_id)
+            meter.show(job.stage or "start", job.progress)
+            thread.join(_POLL_SECONDS)
+    meter.close()
+    if failures:
+        raise failures[0]
+    job = get_job(database, job_id)
+    if not job.status.is_final:
+        raise InterruptedJobError(
+            f"stopped at {job.progress:.0%}; run the same command again to go on"
+        )
+    return job
+
+
+def _deliver(job: Job, output: Path, settings: Settings, database: Database) -> JobView:
+    bundle = get_artifact(database, job.id, BUNDLE)
+    if job.status is not Status.SUCCEEDED or bundle is None:
+        raise FailedJobError(f"the job {job.status.value}: {job.error or 'no reason was given'}")
+    target = output / BUNDLE_NAME
+    partial = output / f".{BUNDLE_NAME}.partial"
+    source = artifact_path(settings, bundle)
+    if not source.is_file():
+        raise FailedJobError(
+            f"the result is gone from {str(source)!r}; remove {str(output)!r} and run again"
+        )
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+    return JobView.of(job, checkpoint_view(bundle, target.resolve().as_uri()))
+
+
+@contextmanager
+def _removed_unless_used(output: Path) -> Iterator[None]:
+    """A folder that this run made goes again if the run was refused before there was a job."""
+    is_new = not output.exists()
+    try:
+        (output / _STATE).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"can't write to {str(output)!r}: {error.strerror}") from error
+    try:
+        yield
+    except InputError:
+        if is_new:
+            shutil.rmtree(output)
+        raise
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Only one `tinyfit adapt` works in a folder; the lock ends with the process."""
+    with (output / _STATE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConflictError(
+                f"another tinyfit adapt is at work in {str(output)!r}; wait for it, or give "
+                f"another --output"
+            ) from error
+        yield
+
+
+@contextmanager
+def _signals_set(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM let the job stop in good order."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda number, frame: stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

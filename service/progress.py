@@ -1,0 +1,67 @@
+"""How far a job is: the share of its work that is done, with the work counted beforehand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from service.schemas import JobSettings
+
+_WRITE_EVERY_SECONDS = 0.5
+_BACKWARD = 3.0
+"""A training pass costs about this many forward passes."""
+_ADAPT_BATCH = 32
+_CALIBRATION_IMAGES = 128
+_EXPORT_PASSES = 1500.0
+
+
+class Stage(StrEnum):
+    INGEST = "ingest"
+    ADAPT = "adapt"
+    SEARCH = "search"
+    TRAIN = "train"
+    EXPORT = "export"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSizes:
+    """Images in each split."""
+
+    train: int
+    val: int
+    test: int
+
+
+def stage_work(settings: JobSettings, sizes: SplitSizes) -> dict[Stage, float]:
+    """Work of each stage, in forward passes of one image, roughly."""
+    per_epoch = _BACKWARD * sizes.train + sizes.val
+    return {
+        Stage.INGEST: 0.5 * (sizes.train + sizes.val + sizes.test),
+        Stage.ADAPT: _BACKWARD * settings.adapt_steps * _ADAPT_BATCH,
+        Stage.SEARCH: settings.trials * (sizes.val + 2.0 * _CALIBRATION_IMAGES),
+        Stage.TRAIN: settings.epochs * (per_epoch + per_epoch / 2),
+        Stage.EXPORT: 2.0 * sizes.test + _EXPORT_PASSES,
+    }
+
+
+class Progress:
+    """Turns "so much of this stage is done" into the job's progress, written now and then."""
+
+    def __init__(self, work: dict[Stage, float], write: Callable[[Stage, float], None]) -> None:
+        self._work = work
+        self._total = sum(work.values())
+        self._write = write
+        self._last_write = float("-inf")
+        self._last_stage: Stage | None = None
+
+    def report(self, stage: Stage, done: float, total: float) -> None:
+        now = time.monotonic()
+        is_news = stage is not self._last_stage or done >= total
+        if not is_news and now - self._last_write < _WRITE_EVERY_SECONDS:
+            return
+        before = sum(self._work[earlier] for earlier in list(Stage)[: list(Stage).index(stage)])
+        share = min(1.0, done / total) if total else 1.0
+        self._write(stage, (before + share * self._work[stage]) / self._total)
+        self._last_write, self._last_stage = now, stage

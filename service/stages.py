@@ -1,0 +1,341 @@
+"""The stages of a job. Each is idempotent: what an earlier attempt finished is found, not redone,
+and what it had begun goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from search.study import Study
+from tinytl.bundle import save_bundle
+
+from search.adapt import AdaptedSupernet, AdaptSettings
+from search.adapt import adapt as adapt_supernet
+from search.pricing import price
+from search.score import score
+from search.space import Candidate, SearchSpace
+from search.supernet import Supernet, load_supernet
+from service.artifacts import BUNDLE, Workplace, artifact_path, file_sha256, size_bytes
+from service.database import Database, now
+from service.datasets import stored_images
+from service.errors import ServiceError
+from service.feasibility import search_space
+from service.jobs import (
+    Claim,
+    add_trial,
+    get_artifact,
+    list_trials,
+    publish_artifact,
+    set_progress,
+)
+from service.models import Artifact, Dataset, Job, Trial
+from service.progress import Progress, SplitSizes, Stage, stage_work
+from service.report import make_card, make_report
+from service.schemas import JobSettings
+from service.settings import Settings
+from tinytl.data import Augmentation, ImageStore, Sample, split_samples
+from tinytl.data import ingest as ingest_images
+from tinytl.errors import CancelledError
+from tinytl.measure import measure_in_fresh_process
+from tinytl.network import Network, build_network
+from tinytl.train import EpochReport, TrainSettings, evaluate
+from tinytl.train import train as train_network
+from tinytl.trainable import Method
+from tinytl.units import format_bytes
+
+_IMAGES = "images"
+_ADAPTED = "adapted"
+_EVALUATION_BATCH = 64
+
+
+@dataclass(kw_only=True)
+class JobRun:
+    """One attempt at a job: its rows, its folder, and how it says how far it is."""
+
+    settings: Settings
+    database: Database
+    claim: Claim
+    job: Job
+    dataset: Dataset
+    workplace: Workplace
+    should_stop: Callable[[], bool]
+
+    @cached_property
+    def options(self) -> JobSettings:
+        return JobSettings.model_validate(self.job.settings)
+
+    @cached_property
+    def method(self) -> Method:
+        return Method(self.job.method)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        return search_space(self.job.supernet, self.options)
+
+    @cached_property
+    def supernet(self) -> Supernet:
+        cache_dir = self.settings.supernet_cache_dir.expanduser()
+        return load_supernet(self.job.supernet, cache_dir)
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        images = stored_images(self.dataset.id, self.settings)
+        samples = [Sample(path=i.path, label=i.label, split=i.split) for i in images]
+        return split_samples(samples, seed=self.options.seed)
+
+    @cached_property
+    def progress(self) -> Progress:
+        counts = {
+            split: sum(sample.split == split for sample in self.samples)
+            for split in ("train", "val", "test")
+        }
+        return Progress(stage_work(self.options, SplitSizes(**counts)), self._write_progress)
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(
+            horizontal_flip=self.options.horizontal_flip,
+            min_crop_scale=self.options.min_crop_scale,
+        )
+
+    def train_settings(self) -> TrainSettings:
+        return TrainSettings(
+            epochs=self.options.epochs,
+            learning_rate=self.options.learning_rate,
+            label_smoothing=self.options.label_smoothing,
+            augmentation=self.augmentation,
+            seed=self.options.seed,
+        )
+
+    def found(self, kind: str) -> Path | None:
+        """The files of a finished stage, where there are any."""
+        artifact = get_artifact(self.database, self.job.id, kind)
+        if artifact is None:
+            return None
+        path = artifact_path(self.settings, artifact)
+        return path if path.exists() else None
+
+    def publish(
+        self, kind: str, path: Path, *, sha256: str | None = None, detail: Any = None
+    ) -> Artifact:
+        artifact = Artifact(
+            job_id=self.job.id,
+            kind=kind,
+            path=self.workplace.relative(path),
+            num_bytes=size_bytes(path),
+            sha256=sha256,
+            detail=detail or {},
+            attempt=self.claim.attempt,
+            created_at=now(),
+        )
+        publish_artifact(self.database, self.claim, artifact)
+        return artifact
+
+    def check_stop(self) -> None:
+        if self.should_stop():
+            raise CancelledError("the job was asked to stop")
+
+    def _write_progress(self, stage: Stage, progress: float) -> None:
+        set_progress(self.database, self.claim, stage=stage.value, progress=progress)
+
+
+def ingest(run: JobRun) -> ImageStore:
+    """Decode every image once, at the size that the largest resolution needs."""
+    path = run.found(_IMAGES)
+    if path is None:
+        path = run.workplace.path(_IMAGES)
+        ingest_images(
+            run.samples,
+            run.dataset.classes,
+            path,
+            image_size=run.space.resolutions[-1],
+            on_progress=lambda done, total: run.progress.report(Stage.INGEST, done, total),
+            should_stop=run.should_stop,
+        )
+        run.publish(_IMAGES, path)
+    return ImageStore.open(path)
+
+
+def adapt(run: JobRun, store: ImageStore) -> AdaptedSupernet:
+    """Adapt the whole supernet to the dataset, so that its subnets can be compared."""
+    path = run.found(_ADAPTED)
+    if path is not None:
+        return AdaptedSupernet.load(path)
+    adapted = adapt_supernet(
+        run.supernet,
+        store,
+        run.space.resolutions,
+        AdaptSettings(
+            method=run.method,
+            steps=run.options.adapt_steps,
+            label_smoothing=run.options.label_smoothing,
+            augmentation=run.augmentation,
+            seed=run.options.seed,
+        ),
+        checkpoint=run.workplace.resumable("adapting.safetensors"),
+        on_progress=lambda done, total: run.progress.report(Stage.ADAPT, done, total),
+        should_stop=run.should_stop,
+    )
+    path = run.workplace.path("adapted.safetensors")
+    adapted.save(path)
+    run.publish(_ADAPTED, path)
+    return AdaptedSupernet.load(path)
+
+
+def search(run: JobRun, store: ImageStore, adapted: AdaptedSupernet) -> Candidate:
+    """Score candidates within the limit until all trials are done; the best on validation wins.
+
+    The trials table is the truth: the study is rebuilt from it.
+    """
+    num_trials = run.options.trials
+    study = Study(
+        run.space,
+        lambda candidate: (
+            price(run.space.supernet, candidate, run.method, store.num_classes).total_bytes
+        ),
+        limit_bytes=run.job.memory_limit_bytes,
+        seed=run.options.seed,
+        finished=[
+            (trial.number, Candidate.from_dict(trial.candidate), trial.accuracy)
+            for trial in list_trials(run.database, run.job.id)
+        ],
+    )
+    while study.num_finished < num_trials:
+        for number, candidate, predicted_bytes in study.ask(num_trials - study.num_finished):
+            run.check_stop()
+            started = time.perf_counter()
+            accuracy = score(adapted, candidate, store)
+            trial = Trial(
+                job_id=run.job.id,
+                number=number,
+                candidate=candidate.to_dict(),
+                predicted_peak_bytes=predicted_bytes,
+                accuracy=accuracy,
+                seconds=time.perf_counter() - started,
+                attempt=run.claim.attempt,
+                finished_at=now(),
+            )
+            add_trial(run.database, run.claim, trial)
+            study.tell(number, accuracy)
+            run.progress.report(Stage.SEARCH, study.num_finished, num_trials)
+    return study.best()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The network to deliver, and the same subnet with only its head trained, to compare."""
+
+    network: Network
+    validation_accuracy: float
+    history: tuple[EpochReport, ...]
+    head_only: Network
+
+
+def train(
+    run: JobRun, store: ImageStore, adapted: AdaptedSupernet, candidate: Candidate
+) -> Trained:
+    """Train the chosen subnet as the device would, and the head-only one as long."""
+    config, weights = adapted.subnet_weights(candidate, store)
+    network = build_network(config, run.method, weights)
+    history = _train_one(run, store, network, candidate, "training", first=0)
+
+    plain = AdaptedSupernet.fresh(
+        run.supernet, store.num_classes, method=Method.HEAD, seed=run.options.seed
+    )
+    config, weights = plain.subnet_weights(candidate, store)
+    head_only = build_network(config, Method.HEAD, weights)
+    _train_one(run, store, head_only, candidate, "head_training", first=run.options.epochs)
+    return Trained(
+        network=network,
+        validation_accuracy=history[-1].val_accuracy,
+        history=history,
+        head_only=head_only,
+    )
+
+
+def _train_one(
+    run: JobRun,
+    store: ImageStore,
+    network: Network,
+    candidate: Candidate,
+    name: str,
+    *,
+    first: int,
+) -> tuple[EpochReport, ...]:
+    """Train with a checkpoint per epoch; a finished training is read back from its last one."""
+    num_epochs = run.options.epochs
+
+    def on_epoch(report: EpochReport) -> None:
+        run.progress.report(Stage.TRAIN, first + report.epoch + 1, 2 * num_epochs)
+
+    return train_network(
+        network,
+        store,
+        resolution=candidate.resolution,
+        plan=candidate.plan,
+        settings=run.train_settings(),
+        checkpoint=run.workplace.resumable(f"{name}.safetensors"),
+        on_epoch=on_epoch,
+        should_stop=run.should_stop,
+    )
+
+
+def export(run: JobRun, store: ImageStore, candidate: Candidate, trained: Trained) -> Artifact:
+    """Measure, test for the first time, and write the bundle; its detail is the job's result."""
+    run.check_stop()
+    config = trained.network.config
+    measured = measure_in_fresh_process(config, run.method, candidate.plan, candidate.resolution)
+    run.progress.report(Stage.EXPORT, 1, 2)
+    if measured.measured_peak_bytes > run.job.memory_limit_bytes:
+        raise ServiceError(
+            f"training takes {format_bytes(measured.measured_peak_bytes)} on this machine, above "
+            f"the limit of {format_bytes(run.job.memory_limit_bytes)}, where "
+            f"{format_bytes(measured.predicted_peak_bytes)} were predicted; please report this"
+        )
+    test_accuracy, head_only_accuracy = (
+        evaluate(
+            network,
+            store.split("test"),
+            resolution=candidate.resolution,
+            batch_size=_EVALUATION_BATCH,
+        )
+        for network in (trained.network, trained.head_only)
+    )
+    described = candidate.to_dict()
+    result = {
+        "subnet": described["subnet"],
+        "resolution": candidate.resolution,
+        "plan": described["plan"],
+        "predicted_peak_bytes": measured.predicted_peak_bytes,
+        "measured_peak_bytes": measured.measured_peak_bytes,
+        "validation_accuracy": trained.validation_accuracy,
+        "test_accuracy": test_accuracy,
+        "head_only_test_accuracy": head_only_accuracy,
+        "trials": run.options.trials,
+    }
+    report = make_report(
+        run.job,
+        run.dataset,
+        result,
+        measurement=asdict(measured),
+        epochs=[asdict(epoch) for epoch in trained.history],
+        trials=list_trials(run.database, run.job.id),
+    )
+    path = run.workplace.path("model.tinyfit.zip")
+    save_bundle(
+        path,
+        trained.network,
+        resolution=candidate.resolution,
+        plan=candidate.plan,
+        classes=store.classes,
+        report=report,
+        card=make_card(run.job, run.dataset, result),
+    )
+    bundle = run.publish(BUNDLE, path, sha256=file_sha256(path), detail=result)
+    run.progress.report(Stage.EXPORT, 2, 2)
+    return bundle

@@ -1,0 +1,181 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.cli import main
+
+Files = dict[str, bytes]
+MakeZip = Callable[[Mapping[str, bytes]], Path]
+
+
+def tinyfit(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "service.cli", *arguments]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def test_help_is_quick_and_light() -> None:
+    code = (
+        "import sys\nfrom service.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*{'torch', 'fastapi', 'sqlalchemy', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+    for command in ("serve", "worker", "adapt", "price", "measure", "supernets", "db"):
+        assert re.search(rf"^ +{command}\b", done.stdout, re.MULTILINE)
+
+
+def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["adapt"], ["frobnicate"], ["adapt", "x", "--memory-limit"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+    capsys.readouterr()
+
+
+def test_supernets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["supernets", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["supernets"]
+    assert {"official", "bundled"} <= {supernet["source"] for supernet in found}
+    assert all(supernet.keys() == {"id", "source", "bytes", "cached"} for supernet in found)
+    assert main(["supernets"]) == 0
+    assert found[0]["id"] in capsys.readouterr().out
+
+
+def test_db_upgrade(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "upgrade", "--data-dir", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["upgraded"] is True
+    assert (tmp_path / "tinyfit.db").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--memory-limit", "100KB"], r"smallest feasible one is .* \(\d+ bytes\)"),
+        (["--memory-limit", "24 parsecs"], "24 parsecs"),
+        (["--memory-limit", "24MB", "--trials", "0"], "trials.*greater than or equal to 1"),
+        (["--memory-limit", "24MB", "--method", "magic"], "'magic'"),
+        (["--memory-limit", "24MB", "--supernet", "nowhere"], "unknown supernet 'nowhere'"),
+        (["--memory-limit", "24MB", "--resolutions", "96,48"], "must rise"),
+    ],
+)
+def test_adapt_refuses_bad_arguments(
+    make_zip: MakeZip,
+    flat_files: Files,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    output = tmp_path / "output"
+    status = main(["adapt", str(make_zip(flat_files)), "--output", str(output), *arguments])
+    captured = capsys.readouterr()
+    assert (status, captured.out) == (2, "")
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("tinyfit: ")
+    assert re.search(words, last)
+    assert not output.exists()
+
+
+def test_adapt_refuses_bad_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "mine.txt").write_text("keep")
+    limit = ["--memory-limit", "24MB", "--output", str(output)]
+    assert main(["adapt", "/nowhere/images.zip", *limit]) == 2
+    assert "'/nowhere/images.zip' does not exist" in capsys.readouterr().err
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"PK no zip")
+    assert main(["adapt", str(broken), *limit]) == 2
+    assert "not a zip" in capsys.readouterr().err
+    assert (output / "mine.txt").read_text() == "keep"
+
+
+def test_bad_settings_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TINYFIT_LEASE_SECONDS", "-3")
+    assert main(["supernets"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lease_seconds" in line
+
+
+def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--port", port, "--data-dir", str(tmp_path)]) == 1
+    assert f"can't listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, int]]:
+    """A running `tinyfit serve`, its address, and the process id of its worker."""
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            tinyfit("serve", "--port", "0", "--data-dir", str(tmp_path / "data")), stderr=stderr
+        )
+    address = worker = None
+
+    def is_up() -> bool:
+        nonlocal address, worker
+        text = log.read_text()
+        address = re.search(r"tinyfit serves (http://\S+)", text)
+        worker = re.search(r"worker (\d+) waits", text)
+        return bool(address and worker)
+
+    try:
+        wait_for(is_up)
+        assert address is not None
+        assert worker is not None
+        yield process, address[1], int(worker[1])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_serve_answers_and_ends_in_good_order(
+    server: tuple[subprocess.Popen[bytes], str, int],
+) -> None:
+    process, address, worker = server
+    assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert not is_alive(worker)
+
+
+def test_the_worker_is_started_again_and_ends_with_the_server(
+    server: tuple[subprocess.Popen[bytes], str, int], tmp_path: Path
+) -> None:
+    process, _, worker = server
+    os.kill(worker, signal.SIGKILL)
+    log = tmp_path / "log"
+    wait_for(lambda: len(re.findall(r"worker \d+ waits", log.read_text())) == 2)
+    again = int(re.findall(r"worker (\d+) waits", log.read_text())[-1])
+    assert is_alive(again)
+    process.kill()
+    wait_for(lambda: not is_alive(again))
