@@ -1,0 +1,210 @@
+"""Adaptation of a supernet to the target data, before the search.
+
+As in TinyTL (arXiv 2007.11622, section 3.3): biases, lite residual modules and a new head are
+fine-tuned with one random subnet a step, so that every subnet can be scored with shared weights.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.adapted import AdaptedSupernet
+from search.errors import AdaptationError
+from search.space import sample_subnet
+from search.supernet import Supernet
+from tinytl.checkpoint import read_tensors, write_tensors
+from tinytl.config import LiteResidualSize
+from tinytl.data import Augmentation, ImageStore, normalize
+from tinytl.errors import BundleError, CancelledError
+from tinytl.trainable import Method
+
+__all__ = ["AdaptSettings", "AdaptedSupernet", "adapt"]
+
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptSettings:
+    """How a supernet is adapted; lite_residual counts where the method has such modules."""
+
+    method: Method = Method.LITE_RESIDUAL_BIAS
+    lite_residual: LiteResidualSize = field(default_factory=LiteResidualSize)
+    steps: int = 200
+    batch_size: int = 32
+    learning_rate: float = 1e-2
+    label_smoothing: float = 0.1
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+    checkpoint_steps: int = 50
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 2), ("checkpoint_steps", 1)):
+            if getattr(self, name) < least:
+                raise AdaptationError(
+                    f"{name} must be at least {least} but got {getattr(self, name)}"
+                )
+        if not 0 < self.learning_rate < math.inf:
+            raise AdaptationError(f"learning_rate must be positive but got {self.learning_rate}")
+        if not 0 <= self.label_smoothing < 1:
+            raise AdaptationError(
+                f"label_smoothing must be at least 0 and below 1 but got {self.label_smoothing}"
+            )
+
+
+def adapt(
+    supernet: Supernet,
+    store: ImageStore,
+    resolutions: Sequence[int],
+    settings: AdaptSettings,
+    *,
+    checkpoint: Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> AdaptedSupernet:
+    """Adapt a supernet to store's train split; the supernet given is left as it is.
+
+    Each step trains one random subnet at one random resolution on a class-balanced batch. With a
+    checkpoint path, the state is saved there atomically every checkpoint_steps, and a run that
+    finds the file goes on from it, to the same result bit for bit. Raises CancelledError when
+    should_stop asks for it, AdaptationError for a checkpoint of another run.
+    """
+    run = _Run(supernet, store, resolutions, settings)
+    done = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
+    with _training(run.adapted, list(run.parameters.values())):
+        for step in range(done, settings.steps):
+            if should_stop():
+                raise CancelledError("adaptation was cancelled")
+            run.train_step(step)
+            done = step + 1
+            if checkpoint is not None and (
+                done % settings.checkpoint_steps == 0 or done == settings.steps
+            ):
+                run.save(checkpoint, done)
+            on_progress(done, settings.steps)
+    return run.adapted
+
+
+class _Run:
+    """An adaptation in progress: the supernet, its optimizer and the data."""
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        store: ImageStore,
+        resolutions: Sequence[int],
+        settings: AdaptSettings,
+    ) -> None:
+        self.split = store.split("train")
+        self.resolutions = tuple(resolutions)
+        self.settings = settings
+        self.adapted = AdaptedSupernet.fresh(
+            supernet,
+            store.num_classes,
+            method=settings.method,
+            lite_residual=settings.lite_residual,
+            seed=settings.seed,
+        )
+        self.parameters = self.adapted.trained_parameters()
+        self.optimizer = torch.optim.Adam(self.parameters.values(), fused=True)
+        by_class: dict[int, list[int]] = defaultdict(list)
+        for index, label in enumerate(self.split.labels.tolist()):
+            by_class[label].append(index)
+        self.images_by_class = list(by_class.values())
+        self.identity = {
+            "supernet": supernet.spec.id,
+            "num_classes": store.num_classes,
+            "num_images": len(self.split),
+            "resolutions": list(self.resolutions),
+            "settings": asdict(settings),
+        }
+
+    def train_step(self, step: int) -> None:
+        """One update. All its random choices derive from (seed, step)."""
+        settings = self.settings
+        rng = random.Random(f"adapt {settings.seed} {step}")
+        subnet = sample_subnet(self.adapted.spec, rng)
+        resolution = rng.choice(self.resolutions)
+        indices = list(_balanced(self.images_by_class, settings.batch_size, rng))
+        images = self.split.augmented_batch(
+            indices, resolution, settings.augmentation, (settings.seed, step)
+        )
+        for group in self.optimizer.param_groups:
+            cosine = (1 + math.cos(math.pi * step / settings.steps)) / 2
+            group["lr"] = settings.learning_rate * cosine
+        logits = self.adapted.supernet.forward(
+            subnet, normalize(images), self.adapted.lite_residuals
+        )
+        loss = F.cross_entropy(
+            logits, self.split.labels[indices], label_smoothing=settings.label_smoothing
+        )
+        # Blocks that this subnet leaves out get no gradient, and Adam passes them over.
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    def save(self, path: Path, done: int) -> None:
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            tensors[f"parameter.{name}"] = parameter
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"{key}.{name}"] = value
+        write_tensors(path, tensors, {**self.identity, "done": done})
+
+    @torch.no_grad()
+    def resume(self, path: Path) -> int:
+        try:
+            tensors, header = read_tensors(path)
+            done = header.pop("done")
+            if header != self.identity:
+                raise AdaptationError(
+                    f"checkpoint {path.name} belongs to another adaptation: {header!r}, "
+                    f"not {self.identity!r}; delete it or name another file"
+                )
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tensors[f"parameter.{name}"])
+                if f"step.{name}" in tensors:
+                    self.optimizer.state[parameter] = {
+                        key: tensors[f"{key}.{name}"] for key in _ADAM_STATE
+                    }
+        except (BundleError, KeyError, RuntimeError) as error:
+            raise AdaptationError(f"checkpoint {path.name} is damaged: {error}") from error
+        return int(done)
+
+
+def _balanced(
+    images_by_class: Sequence[Sequence[int]], count: int, rng: random.Random
+) -> Iterator[int]:
+    """count image indices, the classes taking turns in random order."""
+    order: list[Sequence[int]] = []
+    for _ in range(count):
+        if not order:
+            order = rng.sample(list(images_by_class), len(images_by_class))
+        yield rng.choice(order.pop())
+
+
+@contextmanager
+def _training(adapted: AdaptedSupernet, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """The parameters take gradients; batch norms use the batch's statistics and keep none."""
+    norms = [m for m in adapted.supernet.network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        for norm in norms:
+            norm.training, norm.track_running_stats = False, True

@@ -1,0 +1,210 @@
+"""A supernet adapted to target data: what every trial's weights are cut from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from search.architecture import SupernetSpec
+from search.errors import AdaptationError, SearchError
+from search.ofa_package import build_elastic_network
+from search.pricing import network_of
+from search.space import Candidate
+from search.supernet import Supernet, supernet_from_weights
+from tinytl.checkpoint import read_tensors, write_tensors
+from tinytl.config import LiteResidualSize, NetworkConfig, with_lite_residuals
+from tinytl.data import ImageStore, normalize
+from tinytl.errors import BundleError
+from tinytl.lite_residual import LiteResidual
+from tinytl.trainable import Method, is_trained
+
+CALIBRATION_IMAGES = 128
+"""Training images that recalibrate a subnet's batch norm statistics."""
+
+_CALIBRATION_BATCH = 64
+_FORMAT = "adapted supernet"
+_FORMAT_VERSION = 1
+
+
+class AdaptedSupernet:
+    """A supernet with a head for the target classes and, where the method has them, lite
+    residual modules: one per block index but the first, shared by all subnets.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        lite_residuals: dict[int, LiteResidual],
+        *,
+        method: Method,
+        lite_residual: LiteResidualSize,
+    ) -> None:
+        self.supernet = supernet
+        self.lite_residuals = lite_residuals
+        self.method = method
+        self.lite_residual = lite_residual
+
+    @classmethod
+    def fresh(
+        cls,
+        supernet: Supernet,
+        num_classes: int,
+        *,
+        method: Method,
+        lite_residual: LiteResidualSize | None = None,
+        seed: int = 0,
+    ) -> AdaptedSupernet:
+        """The state before adaptation: the supernet's weights, a new head, modules that add
+        nothing yet. The supernet itself is left as it is.
+        """
+        size = lite_residual or LiteResidualSize()
+        generator = torch.Generator().manual_seed(seed)
+        network = build_elastic_network(supernet.spec, num_classes)
+        state = dict(supernet.network.state_dict())
+        head = network.classifier.linear
+        bound = 1 / math.sqrt(head.in_features)
+        state["classifier.linear.weight"] = torch.empty(head.weight.shape).uniform_(
+            -bound, bound, generator=generator
+        )
+        state["classifier.linear.bias"] = torch.zeros(num_classes)
+        network.load_state_dict(state)
+        network.requires_grad_(False).eval()
+        return cls(
+            Supernet(supernet.spec, network, num_classes),
+            _build_modules(supernet.spec, method, size, generator),
+            method=method,
+            lite_residual=size,
+        )
+
+    @property
+    def spec(self) -> SupernetSpec:
+        return self.supernet.spec
+
+    @property
+    def num_classes(self) -> int:
+        return self.supernet.num_classes
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """What adaptation trains, by name: of biases, lite residuals and head what the method
+        trains. The main branch's weights stay as they are.
+        """
+        trained = {
+            f"lite_residual.{index}.{name}": parameter
+            for index, module in self.lite_residuals.items()
+            for name, parameter in module.named_parameters()
+            if is_trained(f"blocks.{index}.lite_residual.{name}", self.method)
+        }
+        for name, parameter in self.supernet.network.named_parameters():
+            trains_bias = (
+                self.method.trains_squeeze_bias if ".se." in name else self.method.trains_bias
+            )
+            if name.startswith("classifier.") or (name.endswith(".bias") and trains_bias):
+                trained[f"network.{name}"] = parameter
+        return trained
+
+    def subnet_weights(
+        self, candidate: Candidate, store: ImageStore, *, num_images: int = CALIBRATION_IMAGES
+    ) -> tuple[NetworkConfig, dict[str, Tensor]]:
+        """The candidate's network and weights, as tinytl.network.build_network takes them.
+
+        Batch norm statistics are recalibrated on num_images training images, spread evenly, at
+        the candidate's resolution.
+        """
+        if self.method.uses_lite_residual and candidate.lite_residual != self.lite_residual:
+            raise AdaptationError(
+                f"the supernet was adapted with {self.lite_residual} "
+                f"but the candidate has {candidate.lite_residual}"
+            )
+        self.supernet.recalibrate(
+            candidate.subnet,
+            list(_calibration_batches(store, candidate.resolution, num_images)),
+            self.lite_residuals,
+        )
+        _, weights = self.supernet.extract(candidate.subnet)
+        for position, index in self.supernet.positions(candidate.subnet).items():
+            if index in self.lite_residuals:
+                for name, value in self.lite_residuals[index].state_dict().items():
+                    weights[f"blocks.{position}.lite_residual.{name}"] = value.clone()
+        return network_of(self.spec, candidate, self.method, self.num_classes), weights
+
+    def save(self, path: Path) -> None:
+        """Write everything to path atomically."""
+        tensors = {
+            f"network.{name}": value
+            for name, value in self.supernet.network.state_dict().items()
+            if not name.endswith(".num_batches_tracked")
+        }
+        for index, module in self.lite_residuals.items():
+            for name, value in module.state_dict().items():
+                tensors[f"lite_residual.{index}.{name}"] = value
+        header = {
+            "format": _FORMAT,
+            "format_version": _FORMAT_VERSION,
+            "supernet": self.spec.id,
+            "method": self.method.value,
+            "lite_residual": asdict(self.lite_residual),
+        }
+        write_tensors(path, tensors, header)
+
+    @classmethod
+    def load(cls, path: Path) -> AdaptedSupernet:
+        """Read what save wrote. Raises AdaptationError where the file is damaged or another."""
+        try:
+            tensors, header = read_tensors(path)
+            if (header["format"], header["format_version"]) != (_FORMAT, _FORMAT_VERSION):
+                raise AdaptationError(f"{path.name} is no {_FORMAT}: {header!r}")
+            spec = SupernetSpec.parse(header["supernet"])
+            method = Method(header["method"])
+            size = LiteResidualSize(**header["lite_residual"])
+            parts: dict[str, dict[str, Tensor]] = {"network": {}, "lite_residual": {}}
+            for name, value in tensors.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = value
+            supernet = supernet_from_weights(spec, parts["network"], source=path.name)
+            modules = _build_modules(spec, method, size, torch.Generator())
+            _as_module(modules).load_state_dict(parts["lite_residual"])
+        except AdaptationError:
+            raise
+        except (
+            BundleError,
+            SearchError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
+            raise AdaptationError(f"{path.name} can't be used: {error}") from error
+        return cls(supernet, modules, method=method, lite_residual=size)
+
+
+def _build_modules(
+    spec: SupernetSpec, method: Method, size: LiteResidualSize, generator: torch.Generator
+) -> dict[int, LiteResidual]:
+    if not method.uses_lite_residual:
+        return {}
+    network = with_lite_residuals(spec.network_config(spec.largest, 2), size)
+    modules = {
+        index: LiteResidual(block.lite_residual, generator)
+        for index, block in enumerate(network.blocks)
+        if block is not None and block.lite_residual is not None
+    }
+    _as_module(modules).requires_grad_(False)
+    return modules
+
+
+def _as_module(modules: dict[int, LiteResidual]) -> nn.ModuleDict:
+    return nn.ModuleDict({str(index): module for index, module in modules.items()})
+
+
+def _calibration_batches(store: ImageStore, resolution: int, num_images: int) -> Iterator[Tensor]:
+    split = store.split("train")
+    count = min(num_images, len(split))
+    indices = [position * len(split) // count for position in range(count)]
+    for start in range(0, count, _CALIBRATION_BATCH):
+        chunk = indices[start : start + _CALIBRATION_BATCH]
+        yield normalize(split.batch(chunk, resolution))

@@ -1,0 +1,269 @@
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from search.adapt import AdaptedSupernet, AdaptSettings, adapt
+from search.architecture import SupernetSpec
+from search.errors import AdaptationError
+from search.registry import DEFAULT_SUPERNET
+from search.score import score
+from search.space import SearchSpace
+from search.supernet import load_supernet, supernet_from_weights
+from tinytl.config import LiteResidualSize
+from tinytl.data import ImageSplit, ImageStore
+from tinytl.errors import CancelledError
+from tinytl.network import build_network
+from tinytl.trainable import Method
+
+PROXYLESS = "ofa_proxyless_d23_e34_k35_w0.2"
+MBV3 = "ofa_mbv3_d23_e34_k35_w0.2"
+RESOLUTIONS = (32, 40)
+
+
+def make_store(counts=(40, 8, 24), seed=0):
+    """Noise with a bright stripe whose place is the class: easy, but not for an idle network."""
+    rng = np.random.default_rng(seed)
+
+    def split(images_per_class):
+        images, labels = [], []
+        for label, count in enumerate(images_per_class):
+            batch = rng.integers(0, 120, (count, 3, 40, 40), dtype=np.uint8)
+            batch[:, label % 3, 13 * label : 13 * label + 13] += 130
+            images.append(batch)
+            labels += [label] * count
+        return ImageSplit(np.concatenate(images), torch.tensor(labels))
+
+    splits = {"train": split(counts), "val": split((20, 20, 20)), "test": split((1, 1, 1))}
+    return ImageStore(splits, ("top", "middle", "bottom"), 40)
+
+
+@pytest.fixture(scope="module")
+def store():
+    return make_store()
+
+
+@pytest.fixture
+def supernet(elastic_network):
+    net = elastic_network(PROXYLESS)
+    return supernet_from_weights(SupernetSpec.parse(PROXYLESS), net.state_dict(), source="test")
+
+
+def settings(**changes):
+    base = {"steps": 6, "batch_size": 6, "checkpoint_steps": 2, "seed": 3}
+    return AdaptSettings(**{**base, **changes})
+
+
+def state(adapted):
+    tensors = dict(adapted.supernet.network.state_dict())
+    for index, module in adapted.lite_residuals.items():
+        tensors |= {f"lite_residual.{index}.{k}": v for k, v in module.state_dict().items()}
+    return {
+        key: value
+        for key, value in tensors.items()
+        if "running_" not in key and not key.endswith("num_batches_tracked")
+    }
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def space_of(spec):
+    return SearchSpace(supernet=spec, resolutions=RESOLUTIONS)
+
+
+def changed(before, after):
+    return {key for key, value in after.items() if not torch.equal(value, before[key])}
+
+
+@pytest.mark.parametrize("supernet_id", [PROXYLESS, MBV3])
+@pytest.mark.parametrize("method", list(Method))
+def test_trains_what_the_method_trains(supernet_id, method, store, elastic_network):
+    spec = SupernetSpec.parse(supernet_id)
+    supernet = supernet_from_weights(
+        spec, elastic_network(supernet_id).state_dict(), source="test"
+    )
+    original = {k: v.clone() for k, v in supernet.network.state_dict().items()}
+    before = state(AdaptedSupernet.fresh(supernet, 3, method=method, seed=3))
+    adapted = adapt(supernet, store, RESOLUTIONS, settings(method=method, steps=8))
+    assert_same(dict(supernet.network.state_dict()), original)
+    found = changed(before, state(adapted))
+    heads = {"classifier.linear.weight", "classifier.linear.bias"}
+    expected = set(heads)
+    for key in before:
+        is_bias = key.endswith(".bias") and key not in heads
+        if key.startswith("lite_residual."):
+            if method is Method.LITE_RESIDUAL or not key.endswith("final_bn.bias"):
+                expected.add(key)
+        elif is_bias and ".se." in key:
+            if method.trains_squeeze_bias:
+                expected.add(key)
+        elif is_bias and method.trains_bias:
+            expected.add(key)
+    # A deep block may have been in none of the few random subnets, an SE unit may have saturated.
+    assert found <= expected
+    assert heads <= found
+    assert len(found) > 0.7 * len(expected)
+    assert bool(adapted.lite_residuals) == method.uses_lite_residual
+
+
+def test_same_seed_same_result_and_other_seed_another(supernet, store):
+    first = adapt(supernet, store, RESOLUTIONS, settings())
+    assert_same(state(first), state(adapt(supernet, store, RESOLUTIONS, settings())))
+    other = adapt(supernet, store, RESOLUTIONS, settings(seed=4))
+    assert changed(state(first), state(other))
+
+
+def test_global_generators_play_no_part(supernet, store):
+    torch.manual_seed(1)
+    random.seed(1)
+    first = adapt(supernet, store, RESOLUTIONS, settings())
+    torch.manual_seed(2)
+    random.seed(2)
+    assert_same(state(first), state(adapt(supernet, store, RESOLUTIONS, settings())))
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_resumes_exactly(supernet, store, tmp_path, stop_after):
+    whole = adapt(supernet, store, RESOLUTIONS, settings())
+    checkpoint = tmp_path / "adapt.safetensors"
+    steps = []
+
+    def on_progress(done, total):
+        steps.append((done, total))
+
+    with pytest.raises(CancelledError):
+        adapt(
+            supernet,
+            store,
+            RESOLUTIONS,
+            settings(),
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+            should_stop=lambda: len(steps) == stop_after,
+        )
+    assert steps == [(done, 6) for done in range(1, stop_after + 1)]
+    steps.clear()
+    resumed = adapt(
+        supernet,
+        store,
+        RESOLUTIONS,
+        settings(),
+        checkpoint=checkpoint,
+        on_progress=on_progress,
+    )
+    assert steps[0] == (stop_after // 2 * 2 + 1, 6)
+    assert_same(state(resumed), state(whole))
+    steps.clear()
+    again = adapt(
+        supernet,
+        store,
+        RESOLUTIONS,
+        settings(),
+        checkpoint=checkpoint,
+        on_progress=on_progress,
+    )
+    assert steps == []
+    assert_same(state(again), state(whole))
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_checkpoint_of_another_run(supernet, store, tmp_path):
+    checkpoint = tmp_path / "adapt.safetensors"
+    adapt(supernet, store, RESOLUTIONS, settings(), checkpoint=checkpoint)
+    for change in ({"seed": 4}, {"steps": 7}, {"method": Method.BIAS}):
+        with pytest.raises(AdaptationError, match="belongs to another adaptation"):
+            adapt(supernet, store, RESOLUTIONS, settings(**change), checkpoint=checkpoint)
+    with pytest.raises(AdaptationError, match="belongs to another"):
+        adapt(supernet, store, (32,), settings(), checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
+    with pytest.raises(AdaptationError, match="damaged"):
+        adapt(supernet, store, RESOLUTIONS, settings(), checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("method", [Method.LITE_RESIDUAL_BIAS, Method.BIAS])
+def test_save_and_load(supernet, store, tmp_path, method):
+    adapted = adapt(supernet, store, RESOLUTIONS, settings(method=method))
+    path = tmp_path / "adapted.safetensors"
+    adapted.save(path)
+    loaded = AdaptedSupernet.load(path)
+    assert_same(state(adapted), state(loaded))
+    assert (loaded.method, loaded.spec, loaded.num_classes) == (method, supernet.spec, 3)
+    candidate = space_of(supernet.spec).smallest()
+    assert score(loaded, candidate, store) == score(adapted, candidate, store)
+    content = path.read_bytes()
+    for damaged in (
+        content[:-100],
+        b"",
+        content.replace(b"adapted supernet", b"adapted SUPERNET"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(AdaptationError, match=r"adapted\.safetensors"):
+            AdaptedSupernet.load(path)
+    with pytest.raises(AdaptationError):
+        AdaptedSupernet.load(tmp_path / "absent")
+
+
+def test_adaptation_learns_for_every_subnet(store, tmp_path):
+    supernet = load_supernet(DEFAULT_SUPERNET, tmp_path)
+    space = space_of(supernet.spec)
+    fresh = AdaptedSupernet.fresh(supernet, 3, method=Method.LITE_RESIDUAL_BIAS)
+    adapted = adapt(supernet, store, RESOLUTIONS, settings(steps=30, batch_size=18))
+    for candidate in (space.smallest(32), space.largest(40)):
+        before, after = score(fresh, candidate, store), score(adapted, candidate, store)
+        assert after > max(0.7, before + 0.2)
+
+
+def test_subnet_weights_match_the_supernet_s_forward(supernet, store):
+    adapted = adapt(supernet, store, RESOLUTIONS, settings())
+    candidate = space_of(supernet.spec).largest(32)
+    config, weights = adapted.subnet_weights(candidate, store)
+    assert config.num_classes == 3
+    assert config.has_lite_residual
+    images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    network = build_network(config, adapted.method, weights, weight_bits=32)
+    with torch.no_grad():
+        expected = adapted.supernet.forward(candidate.subnet, images, adapted.lite_residuals)
+        torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-3)
+    again = adapted.subnet_weights(candidate, store)[1]
+    adapted.subnet_weights(space_of(supernet.spec).smallest(40), store)
+    assert_same(weights, again)
+    assert_same(weights, adapted.subnet_weights(candidate, store)[1])
+
+
+def test_other_lite_residual_size_is_refused(supernet, store):
+    candidate = replace(
+        space_of(supernet.spec).smallest(), lite_residual=LiteResidualSize(expand=2)
+    )
+    fresh = AdaptedSupernet.fresh(supernet, 3, method=Method.LITE_RESIDUAL_BIAS)
+    with pytest.raises(AdaptationError, match="candidate has"):
+        fresh.subnet_weights(candidate, store)
+
+
+def test_only_training_images_are_read(supernet, monkeypatch):
+    store = make_store()
+    monkeypatch.setattr(store, "split", {"train": store.split("train")}.__getitem__)
+    adapted = adapt(supernet, store, RESOLUTIONS, settings())
+    adapted.subnet_weights(space_of(supernet.spec).smallest(), store)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"batch_size": 1},
+        {"learning_rate": 0},
+        {"learning_rate": float("nan")},
+        {"label_smoothing": 1.0},
+        {"checkpoint_steps": 0},
+    ],
+)
+def test_settings_refuse(change):
+    (name,) = change
+    with pytest.raises(AdaptationError, match=name):
+        settings(**change)
