@@ -90,7 +90,7 @@ def test_canonical_fixes_absent_blocks_only():
 
 def test_torch_free():
     code = (
-        "import sys, search.architecture, search.space, search.registry; "
+        "import sys, search.architecture, search.space, search.registry, search.pricing; "
         "assert not {'torch', 'ofa', 'optuna', 'numpy'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
