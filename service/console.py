@@ -7,6 +7,7 @@ from typing import TextIO
 
 _LOG_EVERY_SECONDS = 5.0
 _FIRST_ESTIMATE_SECONDS = 3.0
+_FIRST_ESTIMATE_SHARE = 0.01
 
 
 class Meter:
@@ -48,7 +49,7 @@ class Meter:
         assert self._started is not None
         started, at_start = self._started
         seconds, gained = now - started, progress - at_start
-        if seconds < _FIRST_ESTIMATE_SECONDS or gained <= 0 or progress >= 1:
+        if seconds < _FIRST_ESTIMATE_SECONDS or gained < _FIRST_ESTIMATE_SHARE or progress >= 1:
             return ""
         return f"   about {format_seconds(seconds * (1 - progress) / gained)} left"
 

@@ -79,7 +79,7 @@ class Worker:
                 cancel_job(self._database, claim)
             else:
                 self._work_on(claim)
-            self._tidy(claim.job_id)
+        self._tidy(claim.job_id)
         return True
 
     def _tidy(self, job_id: str) -> None:
@@ -112,6 +112,10 @@ class Worker:
                     self._database, claim, lease_seconds=self._settings.lease_seconds
                 )
                 renewed = time.monotonic()
+            except LeaseLostError:
+                if self._is_ended(claim):
+                    continue  # by the child, which is about to exit
+                raise
             except OperationalError:
                 if time.monotonic() - renewed > self._settings.lease_seconds:
                     raise
@@ -123,6 +127,10 @@ class Worker:
             return lambda: None
         logger.error("the process of job %s ended with code %d", claim.job_id, code)
         return lambda: release_job(self._database, claim, lost=True)
+
+    def _is_ended(self, claim: Claim) -> bool:
+        job = get_job(self._database, claim.job_id)
+        return job.attempt == claim.attempt and job.status.is_final
 
 
 class _Child:
