@@ -4,7 +4,7 @@ Python."""
 from __future__ import annotations
 
 from search.errors import SearchError
-from search.pricing import price
+from search.pricing import smallest_feasible
 from search.registry import list_supernets, parse_supernet
 from search.space import SearchSpace
 from service.errors import InfeasibleLimitError, InputError
@@ -29,16 +29,14 @@ def search_space(supernet: str, settings: JobSettings) -> SearchSpace:
 def check_feasible(request: JobRequest, *, num_classes: int) -> None:
     """Raise InfeasibleLimitError where not even the smallest candidate fits the limit."""
     space = search_space(request.supernet, request.settings)
-    smallest_bytes = price(
-        space.supernet, space.smallest(), request.method, num_classes
-    ).total_bytes
+    smallest, smallest_bytes = smallest_feasible(space, request.method, num_classes)
     if request.memory_limit < smallest_bytes:
         raise InfeasibleLimitError(
             f"memory limit {format_bytes(request.memory_limit)} ({request.memory_limit} bytes) is "
             f"too small: the smallest feasible one is {format_bytes(smallest_bytes)} "
             f"({smallest_bytes} bytes) with method {request.method.value}, supernet "
             f"{request.supernet}, batch size {request.settings.batch_size} and resolution "
-            f"{space.resolutions[0]}",
+            f"{smallest.resolution}",
             smallest_feasible_bytes=smallest_bytes,
         )
 

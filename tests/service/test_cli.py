@@ -1,32 +1,17 @@
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import httpx
 import pytest
 
 from service.cli import main
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
-
-
-def tinyfit(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "service.cli", *arguments]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 def test_help_is_quick_and_light() -> None:
@@ -121,61 +106,3 @@ def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         port = str(taken.getsockname()[1])
         assert main(["serve", "--port", port, "--data-dir", str(tmp_path)]) == 1
     assert f"can't listen on 127.0.0.1:{port}" in capsys.readouterr().err
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, int]]:
-    """A running `tinyfit serve`, its address, and the process id of its worker."""
-    log = tmp_path / "log"
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            tinyfit("serve", "--port", "0", "--data-dir", str(tmp_path / "data")), stderr=stderr
-        )
-    address = worker = None
-
-    def is_up() -> bool:
-        nonlocal address, worker
-        text = log.read_text()
-        address = re.search(r"tinyfit serves (http://\S+)", text)
-        worker = re.search(r"worker (\d+) waits", text)
-        return bool(address and worker)
-
-    try:
-        wait_for(is_up)
-        assert address is not None
-        assert worker is not None
-        yield process, address[1], int(worker[1])
-    finally:
-        process.kill()
-        process.wait()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def test_serve_answers_and_ends_in_good_order(
-    server: tuple[subprocess.Popen[bytes], str, int],
-) -> None:
-    process, address, worker = server
-    assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
-    assert not is_alive(worker)
-
-
-def test_the_worker_is_started_again_and_ends_with_the_server(
-    server: tuple[subprocess.Popen[bytes], str, int], tmp_path: Path
-) -> None:
-    process, _, worker = server
-    os.kill(worker, signal.SIGKILL)
-    log = tmp_path / "log"
-    wait_for(lambda: len(re.findall(r"worker \d+ waits", log.read_text())) == 2)
-    again = int(re.findall(r"worker (\d+) waits", log.read_text())[-1])
-    assert is_alive(again)
-    process.kill()
-    wait_for(lambda: not is_alive(again))

@@ -1,0 +1,129 @@
+"""`tinyfit serve` as users run it: processes, signals, and a job over HTTP."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+Files = dict[str, bytes]
+MakeZip = Callable[[Mapping[str, bytes]], Path]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, int]]:
+    """A running `tinyfit serve`, its address, and the process id of its worker."""
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "service.cli", "serve"),
+                *("--port", "0", "--data-dir", str(tmp_path / "data")),
+            ],
+            stderr=stderr,
+            env={**os.environ, "TINYFIT_POLL_SECONDS": "0.2"},
+        )
+    address = worker = None
+
+    def is_up() -> bool:
+        nonlocal address, worker
+        text = log.read_text()
+        address = re.search(r"tinyfit serves (http://\S+)", text)
+        worker = re.search(r"worker (\d+) waits", text)
+        return bool(address and worker)
+
+    try:
+        wait_for(is_up)
+        assert address is not None
+        assert worker is not None
+        yield process, address[1], int(worker[1])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_serve_answers_and_ends_in_good_order(
+    server: tuple[subprocess.Popen[bytes], str, int],
+) -> None:
+    process, address, worker = server
+    assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert not is_alive(worker)
+
+
+def test_the_worker_is_started_again_and_ends_with_the_server(
+    server: tuple[subprocess.Popen[bytes], str, int], tmp_path: Path
+) -> None:
+    process, _, worker = server
+    os.kill(worker, signal.SIGKILL)
+    log = tmp_path / "log"
+    wait_for(lambda: len(re.findall(r"worker \d+ waits", log.read_text())) == 2)
+    again = int(re.findall(r"worker (\d+) waits", log.read_text())[-1])
+    assert is_alive(again)
+    process.kill()
+    wait_for(lambda: not is_alive(again))
+
+
+def test_a_job_over_http_is_cancelled_or_delivers(
+    server: tuple[subprocess.Popen[bytes], str, int],
+    make_zip: MakeZip,
+    split_files: Files,
+    tmp_path: Path,
+) -> None:
+    _, address, _ = server
+    with httpx.Client(base_url=address, timeout=30) as client:
+        archive = {"file": make_zip(split_files).read_bytes()}
+        dataset = client.post("/datasets", files=archive).json()["id"]
+
+        def post(**settings: Any) -> str:
+            body = {
+                "dataset": dataset,
+                "memory_limit": "6MB",
+                "settings": {"resolutions": [32], "trials": 1, "epochs": 1, **settings},
+            }
+            return client.post("/jobs", json=body).headers["Location"]
+
+        def status(url: str) -> str:
+            found: str = client.get(url).json()["status"]
+            return found
+
+        endless = post(adapt_steps=1_000_000)
+        short = post(adapt_steps=2)
+        wait_for(lambda: client.get(endless).json()["stage"] == "adapt")
+        assert client.get(f"{endless}/trials").json() == []
+        assert client.post(f"{endless}/cancel").status_code == 202
+        wait_for(lambda: status(endless) == "cancelled")
+        wait_for(lambda: status(short) != "queued")
+        job_dir = tmp_path / "data" / "jobs" / endless.rsplit("/", 1)[-1]
+        assert not job_dir.exists()
+
+        wait_for(lambda: status(short) not in ("queued", "running"))
+        job = client.get(short).json()
+        assert job["error"] is None
+        assert len(client.get(f"{short}/trials").json()) == 1
+        checkpoint = job["result"]["checkpoint"]
+        bundle = client.get(checkpoint["url"])
+        assert len(bundle.content) == checkpoint["bytes"]
