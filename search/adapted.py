@@ -204,7 +204,8 @@ def _as_module(modules: dict[int, LiteResidual]) -> nn.ModuleDict:
 def _calibration_batches(store: ImageStore, resolution: int, num_images: int) -> Iterator[Tensor]:
     split = store.split("train")
     count = min(num_images, len(split))
-    indices = [position * len(split) // count for position in range(count)]
-    for start in range(0, count, _CALIBRATION_BATCH):
-        chunk = indices[start : start + _CALIBRATION_BATCH]
-        yield normalize(split.batch(chunk, resolution))
+    # Images lie in the order of their classes: each batch takes its share of every class.
+    num_batches = math.ceil(count / _CALIBRATION_BATCH)
+    for first in range(num_batches):
+        indices = [i * len(split) // count for i in range(first, count, num_batches)]
+        yield normalize(split.batch(indices, resolution))

@@ -236,6 +236,24 @@ def test_subnet_weights_match_the_supernet_s_forward(supernet, store):
     assert_same(weights, adapted.subnet_weights(candidate, store)[1])
 
 
+def test_every_calibration_batch_has_its_share_of_each_class(supernet, monkeypatch):
+    store = make_store((100, 60, 40))
+    split = store.split("train")
+    batches = []
+
+    def record(indices, resolution):
+        batches.append(torch.bincount(split.labels[list(indices)], minlength=3).tolist())
+        return torch.zeros(len(indices), 3, resolution, resolution, dtype=torch.uint8)
+
+    monkeypatch.setattr(split, "batch", record)
+    fresh = AdaptedSupernet.fresh(supernet, 3, method=Method.BIAS)
+    fresh.subnet_weights(space_of(supernet.spec).smallest(), store, num_images=120)
+    assert batches == [[30, 18, 12], [30, 18, 12]]
+    batches.clear()
+    fresh.subnet_weights(space_of(supernet.spec).smallest(), store, num_images=1000)
+    assert batches == [[25, 15, 10]] * 4
+
+
 def test_other_lite_residual_size_is_refused(supernet, store):
     candidate = replace(
         space_of(supernet.spec).smallest(), lite_residual=LiteResidualSize(expand=2)
