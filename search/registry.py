@@ -133,16 +133,19 @@ def fetch(supernet_id: str, cache_dir: Path, *, base_url: str = OFFICIAL_URL) ->
     if path.is_file() and git_blob_id(path) == expected_id:
         return path
     url = f"{base_url.rstrip('/')}/{supernet_id}"
-    with _new_file(path) as file:
-        _download(url, file)
-        file.flush()
-        found_id = git_blob_id(Path(file.name))
-        if found_id != expected_id:
-            num_bytes = Path(file.name).stat().st_size
-            raise SupernetError(
-                f"{url} is not the published file: its {num_bytes} bytes have git blob id "
-                f"{found_id}, not {expected_id}; it may be cut off or altered, try again"
-            )
+    try:
+        with _new_file(path) as file:
+            _download(url, file)
+            file.flush()
+            found_id = git_blob_id(Path(file.name))
+            if found_id != expected_id:
+                num_bytes = Path(file.name).stat().st_size
+                raise SupernetError(
+                    f"{url} is not the published file: its {num_bytes} bytes have git blob id "
+                    f"{found_id}, not {expected_id}; it may be cut off or altered, try again"
+                )
+    except OSError as error:
+        raise SupernetError(f"supernet cache {cache_dir} can't be written: {error}") from error
     return path
 
 

@@ -82,6 +82,12 @@ def test_connection_that_ends_early_or_is_refused(tmp_path, published):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_cache_that_cannot_be_written(published, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(SupernetError, match="can't be written"):
+        registry.fetch(OFFICIAL, tmp_path / "cache", base_url=published[0])
+
+
 def test_names():
     spec = registry.parse_supernet(registry.DEFAULT_SUPERNET)
     assert (spec.family, spec.width) == ("proxyless", 0.35)
