@@ -54,10 +54,11 @@ class Augmentation:
 
 
 def normalize(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) -> float32, normalized as the supernets were trained."""
+    """uint8 (N, 3, H, W) -> float32, normalized as the supernets were trained, channels last."""
     mean = torch.tensor(IMAGE_MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=images.device).view(3, 1, 1)
-    return images.float().div_(255).sub_(mean).div_(std)
+    widened = images.to(torch.float32, memory_format=torch.channels_last)
+    return widened.div_(255).sub_(mean).div_(std)
 
 
 def split_samples(

@@ -3,6 +3,9 @@
 Stock autograd keeps the input of a frozen convolution and a full-precision map for ReLU6. The
 gradient of a bias needs neither (TinyTL paper, section 3.1): here a convolution keeps its 8-bit
 weight, which exists anyway, and a ReLU one bit per element.
+
+Maps are stored channels last: in that layout torch's CPU convolutions need no copies of their
+input and output in a layout of their own, and are faster.
 """
 
 from __future__ import annotations
@@ -23,18 +26,20 @@ _RELU6_MAX = 6.0
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """Pack a contiguous bool tensor, whose size is a multiple of 8, into bits of uint8.
+    """Pack a bool map (N, C, H, W), C a multiple of 8, into bits of uint8, channels last.
 
     Eight bools are read as one 64-bit word; a multiplication gathers them in its top byte.
     """
-    words = mask.view(-1).view(torch.int64)
+    words = mask.permute(0, 2, 3, 1).contiguous().view(-1).view(torch.int64)
     return (words * _PACK_FACTOR).bitwise_right_shift_(56).to(torch.uint8)
 
 
 def unpack_bits(bits: Tensor, shape: torch.Size) -> Tensor:
-    """The bool tensor of this shape that pack_bits packed."""
+    """The bool map of this shape (N, C, H, W), channels last, that pack_bits packed."""
     words = bits.to(torch.int64).mul_(_SPREAD_FACTOR).bitwise_and_(_SPREAD_MASK)
-    return words.view(torch.uint8).ne(0).view(shape)
+    num_images, channels, height, width = shape
+    mask = words.view(torch.uint8).ne(0).view(num_images, height, width, channels)
+    return mask.permute(0, 3, 1, 2)
 
 
 def activate_(x: Tensor, activation: Activation | None) -> Tensor:
@@ -114,7 +119,12 @@ def _activation_gradient(grad: Tensor, saved: Tensor, activation: Activation) ->
     if activation == "h_swish":
         result: Tensor = torch.ops.aten.hardswish_backward(grad, saved)
         return result
-    return grad * unpack_bits(saved, grad.shape)
+    return _rectified_gradient(grad, saved)
+
+
+def _rectified_gradient(grad: Tensor, bits: Tensor) -> Tensor:
+    # a product with a bool mask would widen the mask to floats first
+    return torch.where(unpack_bits(bits, grad.shape), grad, 0)
 
 
 def frozen_conv(
@@ -154,7 +164,7 @@ class _PackedRectifier(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] * unpack_bits(ctx.saved_tensors[0], grads[0].shape), None
+        return _rectified_gradient(grads[0], ctx.saved_tensors[0]), None
 
 
 def rectify(x: Tensor, activation: Activation | None) -> Tensor:
@@ -200,4 +210,37 @@ def frozen_statistics_norm(
     y: Tensor = _FrozenStatisticsNorm.apply(  # type: ignore[no-untyped-call]
         x, gain, bias, mean, inv_std
     )
+    return y
+
+
+class _GroupNorm(torch.autograd.Function):
+    """Group norm that keeps its input, as its backward needs the normalized values.
+
+    torch 2.13's own backward crashes on a channels-last input that needs no gradient; this one
+    always has that gradient computed.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gain: Tensor, bias: Tensor, num_groups: int, eps: float
+    ) -> Tensor:
+        num_images, channels, height, width = x.shape
+        ctx.sizes = (num_images, channels, height * width, num_groups)
+        y, mean, inv_std = torch.native_group_norm(x, gain, bias, *ctx.sizes, eps)
+        ctx.save_for_backward(x, gain, mean, inv_std)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, gain, mean, inv_std = ctx.saved_tensors
+        needs_x, needs_gain, needs_bias = ctx.needs_input_grad[:3]
+        grad_x, grad_gain, grad_bias = torch.ops.aten.native_group_norm_backward(
+            grads[0], x, mean, inv_std, gain, *ctx.sizes, (True, needs_gain, needs_bias)
+        )
+        return grad_x if needs_x else None, grad_gain, grad_bias, None, None
+
+
+def group_norm(x: Tensor, gain: Tensor, bias: Tensor, num_groups: int, eps: float) -> Tensor:
+    """Group norm of x (N, C, H, W), which it keeps; gain and bias trained or not."""
+    y: Tensor = _GroupNorm.apply(x, gain, bias, num_groups, eps)  # type: ignore[no-untyped-call]
     return y

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytl.config import Activation, NormConfig, largest_divisor
-from tinytl.frozen import frozen_conv, frozen_statistics_norm, rectify
+from tinytl.frozen import frozen_conv, frozen_statistics_norm, group_norm, rectify
 from tinytl.quantize import quantize
 from tinytl.trainable import Method
 
@@ -142,7 +142,7 @@ class ConvUnit(nn.Module):
         assert bias is not None
         if norm.kind == "group":
             groups = y.shape[1] // largest_divisor(y.shape[1], norm.channels_per_group)
-            y = F.group_norm(y, groups, self.gain, bias, norm.eps)
+            y = group_norm(y, self.gain, bias, groups, norm.eps)
         else:
             mean, inv_std = self.get_buffer("mean"), self.get_buffer("inv_std")
             y = frozen_statistics_norm(y, self.gain, bias, mean, inv_std)

@@ -26,8 +26,12 @@ from tinytl.trainable import Method
 
 _FLOAT_BYTES = 4
 _ADAM_STEP_BYTES = 4
-_NATIVE_CONV_VALUES = 20480
+_NATIVE_CONV_BYTES = 20480 * _FLOAT_BYTES
 """Up to this input size torch convolves a single image by its own code, with extra columns."""
+
+_REORDER_PADDING_BYTES = 1 << 16
+_DEPTHWISE_GRADIENT_COPIES = 257
+"""Partial sums that oneDNN makes of the weight gradient of a depthwise kernel above 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +140,10 @@ class _Step:
         bias_trained: bool | None = None,
         beside: int = 0,
         waiting: int = 0,
-        native: bool = False,
+        kernel_size: int = 1,
+        stride: int = 1,
+        depthwise: bool = False,
+        gradient_copies: int = 1,
     ) -> None:
         """A ConvUnit: input x and output y in bytes; weights in values.
 
@@ -156,18 +163,25 @@ class _Step:
         learned_before = self.learns
         self.learns = learned_before or bias_learns or method.trains_weights
         x_gradient = x if learned_before else 0
-        widened = weights * _FLOAT_BYTES
-        if method.trains_weights:
-            uses_standardization = has_norm and self.norm.weight_standardization_eps is not None
-            widened = 3 * widened if uses_standardization else 0
-        columns = 9 * x if native else 0
+        weight_bytes = weights * _FLOAT_BYTES
+        standardized = has_norm and self.norm.weight_standardization_eps is not None
+        if not method.trains_weights:
+            widened = weight_bytes
+        else:
+            widened = 3 * weight_bytes if standardized else 0
+        unfolded = x * kernel_size**2 // stride**2 if kernel_size > 1 else 0
+        is_small = self.num_images == 1 and kernel_size <= 3 and not depthwise
+        workspace = widened + _conv_workspace(x, weight_bytes, unfolded, is_small)
+        workspace_backward = widened + _conv_workspace(y, weight_bytes, x, is_small)
         if not self.learns:
             copies = 2 if keeps_gain else 1
-            self.operations.append(_Operation(beside + x + widened + columns + copies * y))
+            self.operations.append(_Operation(beside + x + max(workspace, (copies - 1) * y) + y))
             return
         mask_kept, mask_made, mask_read, mask_applied = _mask_bytes(y, activation)
-        convolution = x + y + widened + columns
-        conv_backward = waiting + y + widened + x_gradient + columns
+        convolution = x + y + workspace
+        conv_backward = waiting + y + workspace_backward + x_gradient
+        if method.trains_weights:
+            conv_backward += gradient_copies * weight_bytes
         if not keeps_gain and not method.trains_weights:
             self.operations.append(
                 _Operation(
@@ -178,7 +192,7 @@ class _Step:
                 )
             )
             return
-        kept_input = x + (widened if self.norm.weight_standardization_eps else 0)
+        kept_input = x + (widened if standardized else 0)
         self.operations.append(
             _Operation(
                 beside + convolution,
@@ -189,11 +203,11 @@ class _Step:
         )
         if keeps_gain:
             gradients = gain_gradient + bias_gradient
-            statistics = self.num_images * channels * _FLOAT_BYTES
+            statistics = self.num_images * channels  # mean and deviation per 8 channels
             self.operations.append(
                 _Operation(
                     beside + x + 2 * y + statistics,
-                    waiting + 2 * y + 2 * statistics,
+                    waiting + 2 * y + 9 * statistics,
                     y + statistics,
                     gradients,
                 )
@@ -210,8 +224,20 @@ class _Step:
         self.frozen_bytes += weights + channels * _FLOAT_BYTES
         return 0
 
-    def is_native(self, channels: int, size: int) -> bool:
-        return self.num_images == 1 and channels * size**2 <= _NATIVE_CONV_VALUES
+
+def _conv_workspace(x: int, weight_bytes: int, columns: int, is_small: bool) -> int:
+    """What a convolution of x bytes takes beside input, weight and output.
+
+    is_small: a single image and a kernel for which torch's own code may be chosen.
+    """
+    if is_small and x <= _NATIVE_CONV_BYTES:
+        return columns
+    return _reorder_bytes(weight_bytes)
+
+
+def _reorder_bytes(weight_bytes: int) -> int:
+    """Copies of a weight in a layout of oneDNN's own: several of a small one, one of a large."""
+    return min(3 * weight_bytes, weight_bytes + _REORDER_PADDING_BYTES) + 256
 
 
 def _mask_bytes(y: int, activation: Activation | None) -> tuple[float, float, float, float]:
@@ -226,7 +252,7 @@ def _mask_bytes(y: int, activation: Activation | None) -> tuple[float, float, fl
     if activation == "h_swish":
         return y, y, 2 * y, y
     values = y / _FLOAT_BYTES
-    return values / 8, 2.125 * values, 2 * y + values, y
+    return values / 8, 2.125 * values, 2 * y + 2 * values, y
 
 
 def _describe(network: NetworkConfig, step: _Step, resolution: int) -> None:
@@ -253,7 +279,9 @@ def _describe_conv(conv: ConvConfig, step: _Step, size: int) -> int:
         activation=conv.activation,
         has_norm=conv.has_norm,
         has_bias=conv.has_norm,
-        native=step.is_native(conv.in_channels, size),
+        native_columns=step.native_columns(
+            conv.in_channels, size, -(-(conv.kernel_size**2) // conv.stride**2)
+        ),
     )
     return out_size
 
@@ -277,7 +305,6 @@ def _describe_block(block: BlockConfig, step: _Step, size: int) -> int:
             channels=mid,
             activation=block.activation,
             waiting=waiting,
-            native=step.is_native(block.in_channels, size),
         )
     beside = x if block.has_expansion else 0
     step.unit(
@@ -288,6 +315,8 @@ def _describe_block(block: BlockConfig, step: _Step, size: int) -> int:
         activation=block.activation,
         beside=beside,
         waiting=waiting,
+        depthwise=True,
+        gradient_copies=1 if block.kernel_size == 3 else _DEPTHWISE_GRADIENT_COPIES,
     )
     if block.squeeze_excite:
         _describe_squeeze_excite(block, step, out_wide, beside=x, waiting=waiting)
@@ -299,7 +328,6 @@ def _describe_block(block: BlockConfig, step: _Step, size: int) -> int:
         activation=None,
         beside=x,
         waiting=waiting,
-        native=step.is_native(mid, out_size),
     )
     if block.lite_residual is not None:
         _describe_lite_residual(
@@ -352,17 +380,22 @@ def _describe_lite_residual(
         step.vector(values, trained=trained) for values in (conv1, mid, mid, mid * out, out)
     )
     gradient += step.vector(out, trained=step.method.trains_last_lite_bias)
-    statistics = step.num_images * (mid + out)  # mean and deviation per group of 8 channels
+    statistics = step.num_images * (mid + out)  # mean and deviation per 8 channels
     step.learns = step.learns or trained
     if not step.learns:
         step.operations.append(_Operation(2 * y + x + pooled + 2 * max(narrow, end)))
         return
+    reorder = _reorder_bytes(conv1 * _FLOAT_BYTES)
     columns = pooled + narrow
-    small = pooled + 2 * narrow + 2 * end + statistics
+    small = pooled + 2 * narrow + end + statistics
     step.operations.append(
         _Operation(
-            x + 2 * y + small + columns,
-            2 * y + 2 * max(narrow, end, pooled) + columns + (2 * x if learned_before else 0),
+            x + 2 * y + small + end + columns + 2 * reorder,
+            2 * y
+            + 2 * max(narrow, end, pooled)
+            + columns
+            + 3 * reorder
+            + (2 * x if learned_before else 0),
             small,
             gradient,
         )

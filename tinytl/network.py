@@ -123,8 +123,10 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features (N, F) of images as forward takes them."""
-        is_raw = images.dtype == torch.uint8
-        x: Tensor = self.first_conv(normalize(images) if is_raw else images)
+        if images.dtype == torch.uint8:
+            x: Tensor = self.first_conv(normalize(images))
+        else:
+            x = self.first_conv(images.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
         if self.final_expand is not None:

@@ -171,15 +171,20 @@ class _Run:
         for start in range(0, len(indices), self.plan.micro_batch_size):
             micro = indices[start : start + self.plan.micro_batch_size]
             images = batch[start : start + len(micro)]
-            logits = self.network(images, self._dropout_mask(micro, seed))
-            loss = cross_entropy_sum(
-                logits, self.split.labels[micro], self.settings.label_smoothing
-            )
-            (loss / len(indices)).backward()  # type: ignore[no-untyped-call]
-            total_loss += loss.item()
+            total_loss += self._accumulate(images, micro, len(indices), seed)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total_loss
+
+    def _accumulate(
+        self, images: Tensor, indices: list[int], batch_size: int, seed: tuple[int, int]
+    ) -> float:
+        """Add a micro-batch's share of the whole batch's gradient; returns its summed loss."""
+        logits = self.network(images, self._dropout_mask(indices, seed))
+        labels = self.split.labels[indices]
+        loss = cross_entropy_sum(logits, labels, self.settings.label_smoothing)
+        (loss / batch_size).backward()  # type: ignore[no-untyped-call]
+        return loss.item()
 
     def _dropout_mask(self, indices: list[int], seed: tuple[int, int]) -> Tensor | None:
         rate = self.settings.dropout_rate
