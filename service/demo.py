@@ -30,8 +30,8 @@ OUTPUT = Path("demo-out")
 MEMORY_LIMIT = "6MB"
 SETTINGS = {
     "trials": 8,
-    "epochs": 6,
-    "adapt_steps": 120,
+    "epochs": 4,
+    "adapt_steps": 100,
     "seed": 0,
     "resolutions": [32, 40, 48],
     "horizontal_flip": False,  # a mirrored digit is another sign

@@ -10,8 +10,10 @@ from enum import StrEnum
 from service.schemas import JobSettings
 
 _WRITE_EVERY_SECONDS = 0.5
-_BACKWARD = 3.0
-"""A training pass costs about this many forward passes."""
+_ADAPT_PASS = 3.0
+_TRAIN_PASS = 6.0
+_HEAD_PASS = 1.5
+"""Training an image costs about so many forward passes; small batches make it dearer."""
 _ADAPT_BATCH = 32
 _CALIBRATION_IMAGES = 128
 _EXPORT_PASSES = 1500.0
@@ -36,12 +38,12 @@ class SplitSizes:
 
 def stage_work(settings: JobSettings, sizes: SplitSizes) -> dict[Stage, float]:
     """Work of each stage, in forward passes of one image, roughly."""
-    per_epoch = _BACKWARD * sizes.train + sizes.val
+    per_epoch = (_TRAIN_PASS + _HEAD_PASS) * sizes.train + 2.0 * sizes.val
     return {
         Stage.INGEST: 0.5 * (sizes.train + sizes.val + sizes.test),
-        Stage.ADAPT: _BACKWARD * settings.adapt_steps * _ADAPT_BATCH,
+        Stage.ADAPT: _ADAPT_PASS * settings.adapt_steps * _ADAPT_BATCH,
         Stage.SEARCH: settings.trials * (sizes.val + 2.0 * _CALIBRATION_IMAGES),
-        Stage.TRAIN: settings.epochs * (per_epoch + per_epoch / 2),
+        Stage.TRAIN: settings.epochs * per_epoch,
         Stage.EXPORT: 2.0 * sizes.test + _EXPORT_PASSES,
     }
 

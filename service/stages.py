@@ -240,16 +240,17 @@ def train(
     run: JobRun, store: ImageStore, adapted: AdaptedSupernet, candidate: Candidate
 ) -> Trained:
     """Train the chosen subnet as the device would, and the head-only one as long."""
+    run.progress.report(Stage.TRAIN, 0.0, 1.0)
     config, weights = adapted.subnet_weights(candidate, store)
     network = build_network(config, run.method, weights)
-    history = _train_one(run, store, network, candidate, "training", first=0)
+    history = _train_one(run, store, network, candidate, "training", share=(0.0, 0.8))
 
     plain = AdaptedSupernet.fresh(
         run.supernet, store.num_classes, method=Method.HEAD, seed=run.options.seed
     )
     config, weights = plain.subnet_weights(candidate, store)
     head_only = build_network(config, Method.HEAD, weights)
-    _train_one(run, store, head_only, candidate, "head_training", first=run.options.epochs)
+    _train_one(run, store, head_only, candidate, "head_training", share=(0.8, 1.0))
     return Trained(
         network=network,
         validation_accuracy=history[-1].val_accuracy,
@@ -265,13 +266,17 @@ def _train_one(
     candidate: Candidate,
     name: str,
     *,
-    first: int,
+    share: tuple[float, float],
 ) -> tuple[EpochReport, ...]:
-    """Train with a checkpoint per epoch; a finished training is read back from its last one."""
-    num_epochs = run.options.epochs
+    """Train with a checkpoint per epoch; a finished training is read back from its last one.
+
+    share: where this training begins and ends in the stage's progress.
+    """
+    start, end = share
 
     def on_epoch(report: EpochReport) -> None:
-        run.progress.report(Stage.TRAIN, first + report.epoch + 1, 2 * num_epochs)
+        done = start + (end - start) * (report.epoch + 1) / report.num_epochs
+        run.progress.report(Stage.TRAIN, done, 1.0)
 
     return train_network(
         network,
@@ -288,6 +293,7 @@ def _train_one(
 def export(run: JobRun, store: ImageStore, candidate: Candidate, trained: Trained) -> Artifact:
     """Measure, test for the first time, and write the bundle; its detail is the job's result."""
     run.check_stop()
+    run.progress.report(Stage.EXPORT, 0, 2)
     config = trained.network.config
     measured = measure_in_fresh_process(config, run.method, candidate.plan, candidate.resolution)
     run.progress.report(Stage.EXPORT, 1, 2)

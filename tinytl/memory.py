@@ -279,9 +279,8 @@ def _describe_conv(conv: ConvConfig, step: _Step, size: int) -> int:
         activation=conv.activation,
         has_norm=conv.has_norm,
         has_bias=conv.has_norm,
-        native_columns=step.native_columns(
-            conv.in_channels, size, -(-(conv.kernel_size**2) // conv.stride**2)
-        ),
+        kernel_size=conv.kernel_size,
+        stride=conv.stride,
     )
     return out_size
 
