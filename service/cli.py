@@ -48,6 +48,7 @@ def _fail(message: str, status: int) -> int:
 def _status_of(error: Exception) -> int | None:
     """The exit status that an error stands for; None for a defect of this program."""
     from pydantic import ValidationError
+    from sqlalchemy.exc import SQLAlchemyError
 
     from search.errors import SearchError
     from service.errors import ConflictError, InputError, NotFoundError, ServiceError
@@ -59,12 +60,15 @@ def _status_of(error: Exception) -> int | None:
     )
     if isinstance(error, bad_input):
         return BAD_INPUT
-    return FAILED if isinstance(error, ServiceError | OSError) else None
+    return FAILED if isinstance(error, ServiceError | SQLAlchemyError | OSError) else None
 
 
 def _one_line(error: Exception) -> str:
     from pydantic import ValidationError
+    from sqlalchemy.exc import DBAPIError
 
+    if isinstance(error, DBAPIError):
+        return f"the database does not work: {error.orig}"
     if isinstance(error, ValidationError):
         return "; ".join(
             f"{'.'.join(map(str, found['loc'])) or 'settings'} {found.get('input')!r}: "

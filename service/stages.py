@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from search.study import Study
 from tinytl.bundle import save_bundle
 
 from search.adapt import AdaptedSupernet, AdaptSettings
@@ -19,6 +18,7 @@ from search.adapt import adapt as adapt_supernet
 from search.pricing import price
 from search.score import score
 from search.space import Candidate, SearchSpace
+from search.study import Study
 from search.supernet import Supernet, load_supernet
 from service.artifacts import BUNDLE, Workplace, artifact_path, file_sha256, size_bytes
 from service.database import Database, now

@@ -111,3 +111,5 @@ def test_readers_go_on_while_one_writes_and_writers_queue(database: Database) ->
 def test_a_bad_url_is_quoted() -> None:
     with pytest.raises(InputError, match="'no url'"):
         Database("no url")
+    with pytest.raises(InputError, match=r"'nosql://me:\*\*\*@there/db' needs a driver"):
+        Database("nosql://me:secret@there/db")
