@@ -15,3 +15,7 @@ class SupernetError(SearchError):
 
 class AdaptationError(SearchError):
     """An adaptation's input, checkpoint or saved result can't be used."""
+
+
+class SpecError(SearchError):
+    """A SPEC.json can't be read or describes no training."""

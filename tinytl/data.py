@@ -99,12 +99,13 @@ def load_image(path: Path, image_size: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (2 * image_size, 2 * image_size))
-            return _to_square(image, image_size)
+            return to_square(image, image_size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"can't decode image {path.name!r}: {error}") from error
 
 
-def _to_square(image: Image.Image, image_size: int) -> np.ndarray:
+def to_square(image: Image.Image, image_size: int) -> np.ndarray:
+    """Upright RGB square of an image, centre kept: uint8 (3, image_size, image_size)."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit greyscale: keep the high byte
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))

@@ -26,6 +26,8 @@ from tinytl.trainable import Method
 
 _FLOAT_BYTES = 4
 _ADAM_STEP_BYTES = 4
+_SMALL_TENSORS_BYTES = 1 << 14
+"""Losses, labels, normalization constants and the like: a stated allowance."""
 _NATIVE_CONV_BYTES = 20480 * _FLOAT_BYTES
 """Up to this input size torch convolves a single image by its own code, with extra columns."""
 
@@ -56,7 +58,8 @@ def peak_memory(network: NetworkConfig, method: Method, plan: Plan, resolution: 
         "frozen_weights": step.frozen_bytes,
         "trained_values": trained_bytes,
         "optimizer_state": 2 * trained_bytes + _ADAM_STEP_BYTES * step.trained_tensors,
-        "batch": plan.batch_size * (3 * resolution**2 + 8),
+        "batch": plan.batch_size * 3 * resolution**2,
+        "small_tensors": _SMALL_TENSORS_BYTES,
         "gradients": gradients,
         "kept_activations": kept,
         "passing_activations": passing,

@@ -1,0 +1,129 @@
+"""SPEC.json: one training to price or to measure, as users and the published profiler write it.
+
+Example: {"network": "ofa_proxyless_d234_e346_k357_w1.3", "subnet": {"ks": [...], "e": [...],
+"d": [...]}, "method": "lite_residual+bias", "resolution": 224, "batch_size": 8,
+"num_classes": 102}. The network "proxyless_mobile" is ProxylessNAS-Mobile and has no subnet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from search.architecture import Subnet, SupernetSpec
+from search.errors import SpaceError, SpecError
+from tinytl.config import NetworkConfig, with_lite_residuals
+from tinytl.ofa_format import from_ofa
+from tinytl.plan import Plan
+from tinytl.trainable import Method
+
+PROXYLESS_MOBILE = "proxyless_mobile"
+_SUBNET_KEYS = {"ks": "kernel_sizes", "e": "expand_ratios", "d": "depths"}
+_REQUIRED = {"network", "method", "resolution", "batch_size", "num_classes"}
+_OPTIONAL = {"subnet": None, "frozen_param_bits": 8, "micro_batch_size": None}
+_FROZEN_BITS = (8, 32)
+_RESOLUTIONS = range(32, 513)
+_MAX_BATCH_SIZE = 4096
+_MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A training: the network (with lite residuals where the method has them) and its plan."""
+
+    network: NetworkConfig
+    method: Method
+    resolution: int
+    plan: Plan
+    frozen_param_bits: int
+
+
+def load_spec(path: Path) -> Spec:
+    """Read a SPEC.json. Raises SpecError quoting what is wrong."""
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise SpecError(f"can't read {str(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise SpecError(f"{str(path)!r} is not JSON: {error}") from error
+    return parse_spec(content)
+
+
+def parse_spec(content: Any) -> Spec:
+    """The training that a SPEC.json's content describes. Raises SpecError."""
+    if not isinstance(content, Mapping):
+        raise SpecError(f"a spec must be a JSON object but got {content!r}")
+    if missing := _REQUIRED - content.keys():
+        raise SpecError(f"the spec lacks {sorted(missing)}")
+    results = {"param_bytes", "peak_activation_bytes_per_image", "total_bytes"}
+    if unknown := content.keys() - _REQUIRED - _OPTIONAL.keys() - results:
+        raise SpecError(f"the spec has unknown keys {sorted(unknown)}")
+    values = {**_OPTIONAL, **content}
+    batch_size = _integer(values, "batch_size", range(1, _MAX_BATCH_SIZE + 1))
+    micro_batch_size = batch_size
+    if values["micro_batch_size"] is not None:
+        micro_batch_size = _integer(values, "micro_batch_size", range(1, batch_size + 1))
+    frozen_param_bits = _integer(values, "frozen_param_bits", _FROZEN_BITS)
+    method = _method(values["method"])
+    network = _network(values, _integer(values, "num_classes", range(2, _MAX_CLASSES + 1)))
+    return Spec(
+        network=with_lite_residuals(network) if method.uses_lite_residual else network,
+        method=method,
+        resolution=_integer(values, "resolution", _RESOLUTIONS),
+        plan=Plan(batch_size=batch_size, micro_batch_sizes=(micro_batch_size,)),
+        frozen_param_bits=frozen_param_bits,
+    )
+
+
+def _integer(values: Mapping[str, Any], key: str, allowed: range | tuple[int, ...]) -> int:
+    value = values[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
+        if isinstance(allowed, range):
+            wanted = f"an integer from {allowed[0]} to {allowed[-1]}"
+        else:
+            wanted = f"one of {list(allowed)}"
+        raise SpecError(f"{key} must be {wanted} but got {value!r}")
+    return value
+
+
+def _method(value: Any) -> Method:
+    try:
+        return Method(value)
+    except ValueError as error:
+        wanted = [method.value for method in Method]
+        raise SpecError(f"method must be one of {wanted} but got {value!r}") from error
+
+
+def _network(values: Mapping[str, Any], num_classes: int) -> NetworkConfig:
+    name, subnet = values["network"], values["subnet"]
+    if name == PROXYLESS_MOBILE:
+        if subnet is not None:
+            raise SpecError(f"network {PROXYLESS_MOBILE!r} has no subnet but got {subnet!r}")
+        return replace(proxyless_mobile(), num_classes=num_classes)
+    if not isinstance(name, str):
+        raise SpecError(f"network must be a name but got {name!r}")
+    try:
+        supernet = SupernetSpec.parse(name)
+        chosen = supernet.largest if subnet is None else _subnet(subnet)
+        return supernet.network_config(chosen, num_classes)
+    except SpaceError as error:
+        raise SpecError(str(error)) from error
+
+
+def _subnet(content: Any) -> Subnet:
+    if not isinstance(content, Mapping) or content.keys() != _SUBNET_KEYS.keys():
+        raise SpecError(f"subnet must have the keys {list(_SUBNET_KEYS)} but got {content!r}")
+    try:
+        return Subnet(**{name: tuple(content[key]) for key, name in _SUBNET_KEYS.items()})
+    except TypeError as error:
+        raise SpecError(f"subnet must hold lists of integers but got {content!r}") from error
+
+
+def proxyless_mobile() -> NetworkConfig:
+    """ProxylessNAS-Mobile as published (arXiv 1812.00332), 1000 classes."""
+    text = (files("search") / "networks" / f"{PROXYLESS_MOBILE}.json").read_text()
+    return from_ofa(json.loads(text))
