@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from contextlib import suppress
@@ -73,11 +72,6 @@ def remove_leftovers(settings: Settings, job_id: str, *, keep: Artifact | None =
                 path.rmdir()
     with suppress(OSError):
         job_dir.rmdir()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_bytes(path: Path) -> int:

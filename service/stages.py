@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tinytl.bundle import save_bundle
-
 from search.adapt import AdaptedSupernet, AdaptSettings
 from search.adapt import adapt as adapt_supernet
 from search.pricing import price
@@ -20,7 +18,7 @@ from search.score import score
 from search.space import Candidate, SearchSpace
 from search.study import Study
 from search.supernet import Supernet, load_supernet
-from service.artifacts import BUNDLE, Workplace, artifact_path, file_sha256, size_bytes
+from service.artifacts import BUNDLE, Workplace, artifact_path, size_bytes
 from service.database import Database, now
 from service.datasets import stored_images
 from service.errors import ServiceError
@@ -38,6 +36,7 @@ from service.progress import Progress, SplitSizes, Stage, stage_work
 from service.report import make_card, make_report
 from service.schemas import JobSettings
 from service.settings import Settings
+from tinytl.bundle import save_bundle
 from tinytl.data import Augmentation, ImageStore, Sample, split_samples
 from tinytl.data import ingest as ingest_images
 from tinytl.errors import CancelledError
@@ -333,7 +332,7 @@ def export(run: JobRun, store: ImageStore, candidate: Candidate, trained: Traine
         trials=list_trials(run.database, run.job.id),
     )
     path = run.workplace.path("model.tinyfit.zip")
-    save_bundle(
+    written = save_bundle(
         path,
         trained.network,
         resolution=candidate.resolution,
@@ -342,6 +341,6 @@ def export(run: JobRun, store: ImageStore, candidate: Candidate, trained: Traine
         report=report,
         card=make_card(run.job, run.dataset, result),
     )
-    bundle = run.publish(BUNDLE, path, sha256=file_sha256(path), detail=result)
+    bundle = run.publish(BUNDLE, path, sha256=written.sha256, detail=result)
     run.progress.report(Stage.EXPORT, 2, 2)
     return bundle
