@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinytl.config import Activation
+from tinytl.memory import mask_chunk_bytes
 from tinytl.quantize import widen
 
 _PACK_FACTOR = 0x0102040810204080
@@ -26,20 +27,18 @@ _RELU6_MAX = 6.0
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """Pack a bool map (N, C, H, W), C a multiple of 8, into bits of uint8, channels last.
+    """Pack a flat bool tensor, whose size is a multiple of 8, into bits of uint8.
 
     Eight bools are read as one 64-bit word; a multiplication gathers them in its top byte.
     """
-    words = mask.permute(0, 2, 3, 1).contiguous().view(-1).view(torch.int64)
+    words = mask.view(torch.int64)
     return (words * _PACK_FACTOR).bitwise_right_shift_(56).to(torch.uint8)
 
 
-def unpack_bits(bits: Tensor, shape: torch.Size) -> Tensor:
-    """The bool map of this shape (N, C, H, W), channels last, that pack_bits packed."""
+def unpack_bits(bits: Tensor) -> Tensor:
+    """The flat bool tensor that pack_bits packed."""
     words = bits.to(torch.int64).mul_(_SPREAD_FACTOR).bitwise_and_(_SPREAD_MASK)
-    num_images, channels, height, width = shape
-    mask = words.view(torch.uint8).ne(0).view(num_images, height, width, channels)
-    return mask.permute(0, 3, 1, 2)
+    return words.view(torch.uint8).ne(0)
 
 
 def activate_(x: Tensor, activation: Activation | None) -> Tensor:
@@ -54,10 +53,28 @@ def activate_(x: Tensor, activation: Activation | None) -> Tensor:
 
 
 def _open_mask(y: Tensor, activation: Activation) -> Tensor:
-    """Where a rectifier with output y lets gradients through, packed."""
-    if activation == "relu6":
-        return pack_bits((y > 0).logical_and_(y < _RELU6_MAX))
-    return pack_bits(y > 0)
+    """Where a rectifier with output y lets gradients through: a bit each, channels last.
+
+    Made chunk by chunk, so that the bools take little room.
+    """
+    flat = y.permute(0, 2, 3, 1).reshape(-1)
+    bits = torch.empty(flat.numel() // 8, dtype=torch.uint8, device=y.device)
+    size = mask_chunk_bytes(bits.numel())
+    for part, part_bits in zip(flat.split(8 * size), bits.split(size), strict=True):
+        mask = part > 0
+        if activation == "relu6":
+            mask.logical_and_(part < _RELU6_MAX)
+        part_bits.copy_(pack_bits(mask))
+    return bits
+
+
+def _rectified_gradient(grad: Tensor, bits: Tensor) -> Tensor:
+    result = grad.clone(memory_format=torch.channels_last)
+    flat = result.permute(0, 2, 3, 1).view(-1)
+    size = mask_chunk_bytes(bits.numel())
+    for part, part_bits in zip(flat.split(8 * size), bits.split(size), strict=True):
+        part.mul_(unpack_bits(part_bits))
+    return result
 
 
 def input_gradient(
@@ -120,11 +137,6 @@ def _activation_gradient(grad: Tensor, saved: Tensor, activation: Activation) ->
         result: Tensor = torch.ops.aten.hardswish_backward(grad, saved)
         return result
     return _rectified_gradient(grad, saved)
-
-
-def _rectified_gradient(grad: Tensor, bits: Tensor) -> Tensor:
-    # a product with a bool mask would widen the mask to floats first
-    return torch.where(unpack_bits(bits, grad.shape), grad, 0)
 
 
 def frozen_conv(

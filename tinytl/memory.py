@@ -36,6 +36,15 @@ _DEPTHWISE_GRADIENT_COPIES = 257
 """Partial sums that oneDNN makes of the weight gradient of a depthwise kernel above 3."""
 
 
+_MASK_CHUNKS = 8
+_MIN_MASK_CHUNK_BYTES = 1 << 12
+
+
+def mask_chunk_bytes(num_bytes: int) -> int:
+    """Bytes of a rectifier's bit mask that are packed or unpacked at a time."""
+    return max(-(-num_bytes // _MASK_CHUNKS), _MIN_MASK_CHUNK_BYTES)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PeakMemory:
     """Predicted peak in bytes, and what it consists of at the peak moment (sums to the total)."""
@@ -246,16 +255,18 @@ def _reorder_bytes(weight_bytes: int) -> int:
 def _mask_bytes(y: int, activation: Activation | None) -> tuple[float, float, float, float]:
     """Of an activation with y bytes of output: bytes (kept, while made, read, once applied).
 
-    A rectifier's mask takes a byte per value while it is packed and unpacked, kept is a bit.
-    made is beside the output; read includes the incoming and outgoing gradients; applied is
-    what the outgoing gradient adds while the incoming one is still held.
+    A rectifier's mask takes a bit per value, but bytes and floats while a chunk of it is packed
+    or applied. made is beside the output; read includes the incoming and outgoing gradients;
+    applied is what the outgoing gradient adds while the incoming one is still held.
     """
     if activation is None:
         return 0, 0, y, 0
     if activation == "h_swish":
         return y, y, 2 * y, y
-    values = y / _FLOAT_BYTES
-    return values / 8, 2.125 * values, 2 * y + 2 * values, y
+    bits = y // _FLOAT_BYTES // 8
+    chunk_values = 8 * min(bits, mask_chunk_bytes(bits))
+    made = bits + 2.125 * chunk_values
+    return bits, made, 2 * y + (2 + _FLOAT_BYTES) * chunk_values, y
 
 
 def _describe(network: NetworkConfig, step: _Step, resolution: int) -> None:
