@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from search.spec import Spec, load_spec
-
+from service.lifeline import torch_environment
 from tinytl.memory import peak_memory
 from tinytl.published import published_memory
 from tinytl.units import format_bytes
@@ -52,6 +53,7 @@ def measure_file(path: Path) -> Answer:
     from tinytl.measure import measure_in_fresh_process
 
     spec = load_spec(path)
+    os.environ.update(torch_environment())
     found = measure_in_fresh_process(spec.network, spec.method, spec.plan, spec.resolution)
     answer = {
         "predicted_peak_bytes": found.predicted_peak_bytes,

@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 
 from service.console import Meter, format_seconds
+from service.lifeline import torch_environment
 from tinytl.units import format_bytes
 
 OUTPUT = Path("demo-out")
@@ -158,6 +159,7 @@ def judge(bundle: Path, archive: Path) -> dict[str, Any]:
             stdout=subprocess.PIPE,
             text=True,
             check=True,
+            env=torch_environment(),
         )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

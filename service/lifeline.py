@@ -1,4 +1,7 @@
-"""A process that must not outlive its parent holds a pipe from it: the pipe's end is the news."""
+"""How processes of the service belong together.
+
+One that must not outlive its parent holds a pipe from it: the pipe's end is the news.
+"""
 
 from __future__ import annotations
 
@@ -33,3 +36,12 @@ def kill_own_group() -> None:
 def stop_self() -> None:
     """Ask this process to end in good order."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def torch_environment() -> dict[str, str]:
+    """The environment for a process that runs torch.
+
+    Its threads that wait must not take the processor from those that work: where another process
+    wants the same cores, spinning makes small steps many times slower.
+    """
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}

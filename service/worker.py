@@ -27,14 +27,12 @@ from service.jobs import (
     release_job,
     renew_lease,
 )
+from service.lifeline import torch_environment
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 CHILD_COMMAND = (sys.executable, "-m", "service.child")
-
-_CHILD_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Threads of torch that wait must not take the processor from those that work."""
 
 
 class Worker:
@@ -143,7 +141,7 @@ class _Child:
             stdout=sys.stderr.fileno(),
             start_new_session=True,
             text=True,
-            env={**_CHILD_ENVIRONMENT, **os.environ},
+            env=torch_environment(),
         )
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
