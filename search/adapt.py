@@ -16,21 +16,24 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from search.adapted import AdaptedSupernet
 from search.errors import AdaptationError
 from search.space import sample_subnet
 from search.supernet import Supernet
-from tinytl.checkpoint import read_tensors, write_tensors
+from tinytl.checkpoint import (
+    read_tensors,
+    restore_training,
+    training_tensors,
+    write_tensors,
+)
 from tinytl.config import LiteResidualSize
 from tinytl.data import Augmentation, ImageStore, normalize
 from tinytl.errors import BundleError, CancelledError
 from tinytl.trainable import Method
 
 __all__ = ["AdaptSettings", "AdaptedSupernet", "adapt"]
-
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,14 +156,9 @@ class _Run:
         self.optimizer.step()
 
     def save(self, path: Path, done: int) -> None:
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self.parameters.items():
-            tensors[f"parameter.{name}"] = parameter
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = value
+        tensors = training_tensors(self.parameters, self.optimizer)
         write_tensors(path, tensors, {**self.identity, "done": done})
 
-    @torch.no_grad()
     def resume(self, path: Path) -> int:
         try:
             tensors, header = read_tensors(path)
@@ -170,13 +168,8 @@ class _Run:
                     f"checkpoint {path.name} belongs to another adaptation: {header!r}, "
                     f"not {self.identity!r}; delete it or name another file"
                 )
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"parameter.{name}"])
-                if f"step.{name}" in tensors:
-                    self.optimizer.state[parameter] = {
-                        key: tensors[f"{key}.{name}"] for key in _ADAM_STATE
-                    }
-        except (BundleError, KeyError, RuntimeError) as error:
+            restore_training(tensors, self.parameters, self.optimizer)
+        except (BundleError, KeyError) as error:
             raise AdaptationError(f"checkpoint {path.name} is damaged: {error}") from error
         return int(done)
 

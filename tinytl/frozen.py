@@ -10,6 +10,7 @@ input and output in a layout of their own, and are faster.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -52,6 +53,14 @@ def activate_(x: Tensor, activation: Activation | None) -> Tensor:
     return x
 
 
+def _chunks(values: Tensor, bits: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of flat values and of the bits that belong to them, a stretch at a time."""
+    size = mask_chunk_bytes(bits.numel())
+    for start in range(0, bits.numel(), size):
+        stop = start + size
+        yield values[8 * start : 8 * stop], bits[start:stop]
+
+
 def _open_mask(y: Tensor, activation: Activation) -> Tensor:
     """Where a rectifier with output y lets gradients through: a bit each, channels last.
 
@@ -59,8 +68,7 @@ def _open_mask(y: Tensor, activation: Activation) -> Tensor:
     """
     flat = y.permute(0, 2, 3, 1).reshape(-1)
     bits = torch.empty(flat.numel() // 8, dtype=torch.uint8, device=y.device)
-    size = mask_chunk_bytes(bits.numel())
-    for part, part_bits in zip(flat.split(8 * size), bits.split(size), strict=True):
+    for part, part_bits in _chunks(flat, bits):
         mask = part > 0
         if activation == "relu6":
             mask.logical_and_(part < _RELU6_MAX)
@@ -71,8 +79,7 @@ def _open_mask(y: Tensor, activation: Activation) -> Tensor:
 def _rectified_gradient(grad: Tensor, bits: Tensor) -> Tensor:
     result = grad.clone(memory_format=torch.channels_last)
     flat = result.permute(0, 2, 3, 1).view(-1)
-    size = mask_chunk_bytes(bits.numel())
-    for part, part_bits in zip(flat.split(8 * size), bits.split(size), strict=True):
+    for part, part_bits in _chunks(flat, bits):
         part.mul_(unpack_bits(part_bits))
     return result
 
@@ -238,9 +245,10 @@ class _GroupNorm(torch.autograd.Function):
     ) -> Tensor:
         num_images, channels, height, width = x.shape
         ctx.sizes = (num_images, channels, height * width, num_groups)
-        y, mean, inv_std = torch.native_group_norm(x, gain, bias, *ctx.sizes, eps)
+        y, mean, inv_std = torch.ops.aten.native_group_norm(x, gain, bias, *ctx.sizes, eps)
         ctx.save_for_backward(x, gain, mean, inv_std)
-        return y
+        normalized: Tensor = y
+        return normalized
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -7,6 +7,7 @@ a fresh process, so that resident memory starts clean.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from tinytl.memory import peak_memory
 from tinytl.network import build_network
 from tinytl.ofa_format import from_ofa, to_ofa
 from tinytl.plan import Plan
-from tinytl.tracker import track
+from tinytl.tracker import allocator_peak_bytes, rss_growth_bytes
 from tinytl.train import EpochReport, TrainSettings, train
 from tinytl.trainable import Method
 
@@ -58,7 +59,7 @@ def measure_training(
     settings = TrainSettings(epochs=1)
 
     def run(steps: int) -> tuple[EpochReport, ...]:
-        store = _random_store(network.num_classes, resolution, steps, plan)
+        store = random_store(network.num_classes, resolution, steps, plan)
         with tempfile.TemporaryDirectory() as directory:
             return train(
                 model,
@@ -69,18 +70,20 @@ def measure_training(
                 checkpoint=Path(directory) / "training.safetensors",
             )
 
-    memory = track(lambda: run(_TRACKED_STEPS))
+    # resident memory first: the allocator's profiler takes memory of its own
+    rss_growth = rss_growth_bytes(lambda: run(_TRACKED_STEPS))
+    step_seconds = run(timed_steps)[0].seconds / timed_steps
     return Measurement(
         predicted_peak_bytes=predicted.total_bytes,
-        measured_peak_bytes=memory.peak_bytes,
-        rss_growth_bytes=memory.rss_growth_bytes,
-        step_seconds=run(timed_steps)[0].seconds / timed_steps,
+        measured_peak_bytes=allocator_peak_bytes(lambda: run(_TRACKED_STEPS)),
+        rss_growth_bytes=rss_growth,
+        step_seconds=step_seconds,
         breakdown_bytes=predicted.breakdown,
     )
 
 
-def _random_store(num_classes: int, resolution: int, steps: int, plan: Plan) -> ImageStore:
-    """Images for so many training steps and one evaluation step."""
+def random_store(num_classes: int, resolution: int, steps: int, plan: Plan) -> ImageStore:
+    """Random images for so many training steps and one evaluation step."""
     rng = np.random.default_rng(0)
     num_train = steps * plan.batch_size
     num_images = num_train + plan.micro_batch_size
@@ -106,6 +109,7 @@ def measure_in_fresh_process(
     process = subprocess.run(
         [sys.executable, "-m", "tinytl.measure"],
         input=json.dumps(request),
+        env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
         capture_output=True,
         text=True,
         check=False,

@@ -33,7 +33,7 @@ _NATIVE_CONV_BYTES = 20480 * _FLOAT_BYTES
 
 _REORDER_PADDING_BYTES = 1 << 16
 _DEPTHWISE_GRADIENT_COPIES = 257
-"""Partial sums that oneDNN makes of the weight gradient of a depthwise kernel above 3."""
+"""Partial sums that oneDNN makes of a depthwise weight gradient, but for 3x3 on maps as large."""
 
 
 _MASK_CHUNKS = 8
@@ -329,7 +329,7 @@ def _describe_block(block: BlockConfig, step: _Step, size: int) -> int:
         beside=beside,
         waiting=waiting,
         depthwise=True,
-        gradient_copies=1 if block.kernel_size == 3 else _DEPTHWISE_GRADIENT_COPIES,
+        gradient_copies=1 if block.kernel_size <= min(3, size) else _DEPTHWISE_GRADIENT_COPIES,
     )
     if block.squeeze_excite:
         _describe_squeeze_excite(block, step, out_wide, beside=x, waiting=waiting)

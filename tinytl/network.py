@@ -74,8 +74,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        y = x if self.expand is None else self.expand(x)
-        y = self.depthwise(y)
+        y: Tensor = self.depthwise(x if self.expand is None else self.expand(x))
         if self.squeeze_excite is not None:
             y = self.squeeze_excite(y)
         y = self.project(y)  # nothing keeps this output, so the sums can work in place

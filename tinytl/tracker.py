@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,40 +17,35 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemoryUse:
-    """Peaks of one piece of work.
+def allocator_peak_bytes(work: Callable[[], object]) -> int:
+    """Run work; the most that torch's CPU allocator had handed out at any moment of it.
 
-    peak_bytes: the most that torch's allocator had handed out at any moment, temporaries inside
-    operators and everything that was alive at the start included. rss_growth_bytes: growth of
-    the process's peak resident memory, libraries' buffers included; None where the platform
-    does not tell.
+    Temporaries inside operators count, and so do tensors that were alive at the start.
     """
-
-    peak_bytes: int
-    rss_growth_bytes: int | None
-
-
-def track(work: Callable[[], object]) -> MemoryUse:
-    """Run work and measure the memory that it takes, on the CPU."""
     gc.collect()
     standing_bytes = live_tensor_bytes()
-    before = _status_bytes("VmRSS")
-    _reset_peak_rss()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
-    peak_rss = _status_bytes("VmHWM")
-    growth = None if before is None or peak_rss is None else max(0, peak_rss - before)
-    return MemoryUse(
-        peak_bytes=standing_bytes + _peak_of_events(profiler), rss_growth_bytes=growth
-    )
+    return standing_bytes + _peak_of_events(profiler)
+
+
+def rss_growth_bytes(work: Callable[[], object]) -> int | None:
+    """Run work; how far the process's peak resident memory rose above where it began.
+
+    Everything counts, the buffers of libraries too. None where the platform does not tell.
+    """
+    before = _status_bytes("VmRSS")
+    _reset_peak_rss()
+    work()
+    peak = _status_bytes("VmHWM")
+    return None if before is None or peak is None else max(0, peak - before)
 
 
 def live_tensor_bytes() -> int:
     """Bytes of the storages of all tensors that are alive and visible to Python."""
     storages: dict[int, int] = {}
     for candidate in gc.get_objects():
-        if isinstance(candidate, torch.Tensor) and candidate.device.type != "meta":
+        if issubclass(type(candidate), torch.Tensor) and candidate.device.type != "meta":
             storage = candidate.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())

@@ -13,14 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinytl.checkpoint import read_tensors, write_tensors
+from tinytl.checkpoint import (
+    read_tensors,
+    restore_training,
+    training_tensors,
+    write_tensors,
+)
 from tinytl.data import Augmentation, ImageSplit, ImageStore
 from tinytl.errors import BundleError, CancelledError, TinyTLError
 from tinytl.network import Network, cross_entropy_sum
 from tinytl.plan import Plan
 from tinytl.trainable import Method
-
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 DEFAULT_LEARNING_RATES = {
     Method.HEAD: 4e-3,
@@ -198,15 +201,9 @@ class _Run:
         return mask.div_(1 - rate)
 
     def save(self, path: Path, history: list[EpochReport]) -> None:
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self.parameters.items():
-            tensors[f"parameter.{name}"] = parameter
-            for key in _ADAM_STATE:
-                tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
         header = {**self.identity, "history": [asdict(report) for report in history]}
-        write_tensors(path, tensors, header)
+        write_tensors(path, training_tensors(self.parameters, self.optimizer), header)
 
-    @torch.no_grad()
     def resume(self, path: Path) -> list[EpochReport]:
         tensors, header = read_tensors(path)
         for key, expected in self.identity.items():
@@ -215,14 +212,10 @@ class _Run:
                     f"checkpoint {path.name} belongs to another run: its {key} is "
                     f"{header.get(key)!r}, not {expected!r}; delete it or name another file"
                 )
+        restore_training(tensors, self.parameters, self.optimizer)
         try:
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"parameter.{name}"])
-                self.optimizer.state[parameter] = {
-                    key: tensors[f"{key}.{name}"] for key in _ADAM_STATE
-                }
             return [EpochReport(**report) for report in header["history"]]
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError) as error:
             raise BundleError(f"checkpoint {path.name} is damaged: {error!r}") from error
 
 

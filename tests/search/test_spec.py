@@ -1,0 +1,77 @@
+import json
+
+import pytest
+
+from search.errors import SpecError
+from search.spec import load_spec, parse_spec
+from tinytl.trainable import Method
+
+_SPEC = {
+    "network": "proxyless_mobile",
+    "method": "lite_residual+bias",
+    "resolution": 224,
+    "batch_size": 8,
+    "num_classes": 102,
+}
+
+
+def test_defaults():
+    spec = parse_spec(_SPEC)
+    assert spec.method is Method.LITE_RESIDUAL_BIAS
+    assert spec.network.has_lite_residual
+    assert spec.network.num_classes == 102
+    assert spec.plan.micro_batch_sizes == (8,)
+    assert spec.frozen_param_bits == 8
+
+
+def test_a_supernet_without_subnet_is_its_largest():
+    spec = parse_spec({**_SPEC, "network": "ofa_proxyless_d234_e346_k357_w1.3"})
+    assert len(spec.network.active_blocks) == 22
+
+
+def test_the_figures_of_a_published_case_are_let_pass():
+    parse_spec({**_SPEC, "total_bytes": 1, "param_bytes": 1, "peak_activation_bytes_per_image": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": "resnet50"}, "'resnet50'"),
+        ({"network": 5}, "5"),
+        ({"subnet": {"ks": [], "e": [], "d": []}}, "has no subnet"),
+        ({"network": "ofa_mbv3_d234_e346_k357_w1.0", "subnet": {"ks": [3]}}, "keys"),
+        (
+            {
+                "network": "ofa_mbv3_d234_e346_k357_w1.0",
+                "subnet": {"ks": [3] * 20, "e": [3] * 20, "d": [2, 2, 2, 2, 9]},
+            },
+            "9",
+        ),
+        ({"method": "magic"}, "'magic'"),
+        ({"resolution": 8}, "resolution must be an integer from 32 to 512 but got 8"),
+        ({"resolution": True}, "True"),
+        ({"batch_size": 0}, "batch_size must be an integer from 1"),
+        ({"micro_batch_size": 9}, "from 1 to 8 but got 9"),
+        ({"frozen_param_bits": 7}, r"one of \[8, 32\] but got 7"),
+        ({"num_classes": "many"}, "'many'"),
+        ({"colour": 1}, r"unknown keys \['colour'\]"),
+    ],
+)
+def test_what_is_wrong_is_quoted(change, message):
+    with pytest.raises(SpecError, match=message):
+        parse_spec({**_SPEC, **change})
+
+
+def test_a_file_that_is_no_spec(tmp_path):
+    path = tmp_path / "spec.json"
+    with pytest.raises(SpecError, match="can't read"):
+        load_spec(path)
+    path.write_text("{")
+    with pytest.raises(SpecError, match="is not JSON"):
+        load_spec(path)
+    path.write_text("[]")
+    with pytest.raises(SpecError, match="must be a JSON object"):
+        load_spec(path)
+    path.write_text(json.dumps({"method": "bias"}))
+    with pytest.raises(SpecError, match="lacks"):
+        load_spec(path)

@@ -1,0 +1,116 @@
+import json
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+from PIL import Image
+
+import tinytl
+from tinytl.bundle import save_bundle
+from tinytl.errors import BundleError
+from tinytl.network import build_network
+from tinytl.plan import Plan
+from tinytl.train import TrainSettings, train
+from tinytl.trainable import Method
+
+_PLAN = Plan(batch_size=4, micro_batch_sizes=(2,))
+
+
+@pytest.fixture(params=list(Method), ids=str)
+def network(request, small_network):
+    config = small_network(num_classes=2, lite=request.param.uses_lite_residual)
+    return build_network(config, request.param, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def small_bundle(small_network, tmp_path):
+    config = small_network(num_classes=2)
+    network = build_network(config, Method.LITE_RESIDUAL_BIAS)
+    _save(tmp_path / "model.zip", network)
+    return tmp_path / "model.zip"
+
+
+def _save(path, network):
+    return save_bundle(
+        path,
+        network,
+        resolution=48,
+        plan=_PLAN,
+        classes=["red", "green"],
+        report={"test_accuracy": 0.5},
+        card="# A model",
+    )
+
+
+def test_a_loaded_bundle_predicts_and_goes_on_training(network, store, tmp_path):
+    info = _save(tmp_path / "model.zip", network)
+    assert info.bytes == (tmp_path / "model.zip").stat().st_size
+    bundle = tinytl.load(tmp_path / "model.zip")
+    assert (bundle.resolution, bundle.plan, bundle.method) == (48, _PLAN, network.method)
+    assert bundle.report == {"test_accuracy": 0.5}
+    images = store.split("test").batch(range(4), 48)
+    with torch.no_grad():
+        assert torch.equal(bundle.network(images), network(images))
+    prediction = bundle.predict(Image.new("RGB", (90, 60), (200, 10, 10)))
+    assert prediction.label in {"red", "green"}
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    settings = TrainSettings(epochs=1)
+    train(bundle.network, store, resolution=48, plan=bundle.plan, settings=settings)
+
+
+def test_equal_input_gives_equal_bytes(network, tmp_path):
+    infos = [_save(tmp_path / name, network) for name in ("a.zip", "b.zip")]
+    assert infos[0] == infos[1]
+    assert sorted(path.name for path in tmp_path.glob("*.zip*")) == ["a.zip", "b.zip"]
+
+
+def _rewrite(path, change):
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+
+
+def _with_config(**changes):
+    def change(entries):
+        config = json.loads(entries["config.json"]) | changes
+        entries["config.json"] = json.dumps(config).encode()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e.pop("model.safetensors"), "no bundle of tinyfit"),
+        (lambda e: e.update({"model.safetensors": b"\x80\x04 pickled"}), "no bundle of tinyfit"),
+        (lambda e: e.update({"config.json": b"[]"}), "no bundle of tinyfit"),
+        (_with_config(format_version=99), "format version 99"),
+        (_with_config(method="magic"), "'magic'"),
+        (_with_config(weight_bits=32), "no bundle of tinyfit"),
+    ],
+)
+def test_damaged_bundles_are_refused(small_bundle, change, message):
+    _rewrite(small_bundle, change)
+    with pytest.raises(BundleError, match=message):
+        tinytl.load(small_bundle)
+
+
+def test_a_missing_or_cut_file_is_refused(small_bundle, tmp_path):
+    with pytest.raises(BundleError, match=r"absent\.zip"):
+        tinytl.load(tmp_path / "absent.zip")
+    small_bundle.write_bytes(small_bundle.read_bytes()[:-200])
+    with pytest.raises(BundleError, match="no bundle of tinyfit"):
+        tinytl.load(small_bundle)
+
+
+def test_importing_the_package_does_not_import_torch():
+    script = (
+        "import sys, tinytl, tinytl.memory, tinytl.published, tinytl.ofa_format, tinytl.plan; "
+        "import tinytl.trainable, tinytl.units; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
