@@ -273,9 +273,8 @@ def _train_one(
     """
     start, end = share
 
-    def on_epoch(report: EpochReport) -> None:
-        done = start + (end - start) * (report.epoch + 1) / report.num_epochs
-        run.progress.report(Stage.TRAIN, done, 1.0)
+    def on_step(done: int, total: int) -> None:
+        run.progress.report(Stage.TRAIN, start + (end - start) * done / total, 1.0)
 
     return train_network(
         network,
@@ -284,7 +283,7 @@ def _train_one(
         plan=candidate.plan,
         settings=run.train_settings(),
         checkpoint=run.workplace.resumable(f"{name}.safetensors"),
-        on_epoch=on_epoch,
+        on_step=on_step,
         should_stop=run.should_stop,
     )
 

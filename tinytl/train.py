@@ -78,11 +78,12 @@ def train(
     settings: TrainSettings,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[EpochReport, ...]:
     """Train the network in place on store's train split and return a report for each epoch.
 
-    With a checkpoint path, every epoch is saved there atomically, and a run that finds the file
+    on_step is told how many of all updates are done. With a checkpoint path, every epoch is saved there atomically, and a run that finds the file
     goes on after its last epoch, to the same result bit for bit. Raises CancelledError when
     should_stop asks for it (the last saved epoch stays), BundleError for a checkpoint of
     another run.
@@ -91,7 +92,7 @@ def train(
     history = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else []
     for epoch in range(len(history), settings.epochs):
         started = time.perf_counter()
-        loss = run.train_epoch(epoch, should_stop)
+        loss = run.train_epoch(epoch, on_step, should_stop)
         accuracy = evaluate(
             network, store.split("val"), resolution=resolution, batch_size=plan.micro_batch_size
         )
@@ -148,20 +149,25 @@ class _Run:
             "method": network.method.value,
         }
 
-    def train_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> float:
+    def train_epoch(
+        self, epoch: int, on_step: Callable[[int, int], None], should_stop: Callable[[], bool]
+    ) -> float:
         """One pass over the training images in seeded order; returns the mean loss."""
         num_images, batch_size = len(self.split), self.plan.batch_size
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(num_images)
         steps = math.ceil(num_images / batch_size)
+        total_steps = self.settings.epochs * steps
         total_loss = 0.0
         for step in range(steps):
             if should_stop():
                 raise CancelledError("training was cancelled")
-            done = (epoch * steps + step) / (self.settings.epochs * steps)
+            done = epoch * steps + step
             for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+                cosine = math.cos(math.pi * done / total_steps)
+                group["lr"] = self.learning_rate * (1 + cosine) / 2
             indices = [int(i) for i in order[step * batch_size : (step + 1) * batch_size]]
             total_loss += self.train_step(indices, epoch)
+            on_step(done + 1, total_steps)
         return total_loss / num_images
 
     def train_step(self, indices: list[int], epoch: int) -> float:
