@@ -28,8 +28,8 @@ from tinytl.trainable import Method
 DEFAULT_LEARNING_RATES = {
     Method.HEAD: 4e-3,
     Method.BIAS: 2e-3,
-    Method.LITE_RESIDUAL: 2e-3,
-    Method.LITE_RESIDUAL_BIAS: 2e-3,
+    Method.LITE_RESIDUAL: 6e-3,
+    Method.LITE_RESIDUAL_BIAS: 6e-3,
     Method.NORM_HEAD: 2e-3,
     Method.FULL: 1e-3,
 }
