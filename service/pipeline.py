@@ -10,7 +10,7 @@ from service.database import Database
 from service.datasets import get_dataset
 from service.jobs import Claim, get_artifact, get_job, succeed_job
 from service.settings import Settings
-from service.stages import JobRun, adapt, export, ingest, search, train
+from service.stages import JobRun, adapt, confirm, export, ingest, search, train
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def run_job(
     if bundle is None:
         store = ingest(run)
         adapted = adapt(run, store)
-        candidate = search(run, store, adapted)
+        candidate, measured = confirm(run, store, search(run, store, adapted))
         trained = train(run, store, adapted, candidate)
-        bundle = export(run, store, candidate, trained)
+        bundle = export(run, store, candidate, measured, trained)
     succeed_job(database, claim, bundle.detail)
     logger.info("job %s succeeded", job.id)

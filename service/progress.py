@@ -16,7 +16,7 @@ _HEAD_PASS = 1.5
 """Training an image costs about so many forward passes; small batches make it dearer."""
 _ADAPT_BATCH = 32
 _CALIBRATION_IMAGES = 128
-_EXPORT_PASSES = 1500.0
+_MEASURING_PASSES = 1500.0
 
 
 class Stage(StrEnum):
@@ -43,8 +43,8 @@ def stage_work(settings: JobSettings, sizes: SplitSizes) -> dict[Stage, float]:
         Stage.INGEST: 0.5 * (sizes.train + sizes.val + sizes.test),
         Stage.ADAPT: _ADAPT_PASS * settings.adapt_steps * _ADAPT_BATCH,
         Stage.SEARCH: settings.trials * (sizes.val + 2.0 * _CALIBRATION_IMAGES),
-        Stage.TRAIN: settings.epochs * per_epoch,
-        Stage.EXPORT: 2.0 * sizes.test + _EXPORT_PASSES,
+        Stage.TRAIN: settings.epochs * per_epoch + _MEASURING_PASSES,
+        Stage.EXPORT: 2.0 * sizes.test,
     }
 
 

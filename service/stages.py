@@ -4,6 +4,7 @@ and what it had begun goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from search.adapt import AdaptedSupernet, AdaptSettings
 from search.adapt import adapt as adapt_supernet
-from search.pricing import price
+from search.pricing import network_of, price, with_plans
 from search.score import score
 from search.space import Candidate, SearchSpace
 from search.study import Study
@@ -40,7 +41,7 @@ from tinytl.bundle import save_bundle
 from tinytl.data import Augmentation, ImageStore, Sample, split_samples
 from tinytl.data import ingest as ingest_images
 from tinytl.errors import CancelledError
-from tinytl.measure import measure_in_fresh_process
+from tinytl.measure import Measurement, measure_in_fresh_process
 from tinytl.network import Network, build_network
 from tinytl.train import EpochReport, TrainSettings, evaluate
 from tinytl.train import train as train_network
@@ -49,6 +50,7 @@ from tinytl.units import format_bytes
 
 _IMAGES = "images"
 _ADAPTED = "adapted"
+_MEASUREMENT = "measurement"
 _EVALUATION_BATCH = 64
 
 
@@ -225,6 +227,37 @@ def search(run: JobRun, store: ImageStore, adapted: AdaptedSupernet) -> Candidat
     return study.best()
 
 
+def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candidate, Measurement]:
+    """The candidate with the fastest plan whose measured peak is within the limit too.
+
+    Predictions are made never to be too low, but processors differ: here the limit is tested by
+    training for real, in a fresh process, before anything is trained for long.
+    """
+    artifact = get_artifact(run.database, run.job.id, _MEASUREMENT)
+    if artifact is not None:
+        found = artifact.detail
+        return Candidate.from_dict(found["candidate"]), Measurement(**found["measurement"])
+    run.progress.report(Stage.TRAIN, 0.0, 1.0)
+    limit_bytes = run.job.memory_limit_bytes
+    network = network_of(run.space.supernet, candidate, run.method, store.num_classes)
+    for planned in with_plans(candidate):
+        if planned.plan.micro_batch_size > candidate.plan.micro_batch_size:
+            continue
+        run.check_stop()
+        measured = measure_in_fresh_process(network, run.method, planned.plan, planned.resolution)
+        if measured.measured_peak_bytes <= limit_bytes:
+            detail = {"candidate": planned.to_dict(), "measurement": asdict(measured)}
+            path = run.workplace.path("measurement.json")
+            path.write_text(json.dumps(detail))
+            run.publish(_MEASUREMENT, path, detail=detail)
+            return planned, measured
+    raise ServiceError(
+        f"training takes {format_bytes(measured.measured_peak_bytes)} on this machine, above the "
+        f"limit of {format_bytes(limit_bytes)}, where "
+        f"{format_bytes(measured.predicted_peak_bytes)} were predicted; please report this"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """The network to deliver, and the same subnet with only its head trained, to compare."""
@@ -239,7 +272,6 @@ def train(
     run: JobRun, store: ImageStore, adapted: AdaptedSupernet, candidate: Candidate
 ) -> Trained:
     """Train the chosen subnet as the device would, and the head-only one as long."""
-    run.progress.report(Stage.TRAIN, 0.0, 1.0)
     config, weights = adapted.subnet_weights(candidate, store)
     network = build_network(config, run.method, weights)
     history = _train_one(run, store, network, candidate, "training", share=(0.0, 0.8))
@@ -288,19 +320,16 @@ def _train_one(
     )
 
 
-def export(run: JobRun, store: ImageStore, candidate: Candidate, trained: Trained) -> Artifact:
-    """Measure, test for the first time, and write the bundle; its detail is the job's result."""
+def export(
+    run: JobRun,
+    store: ImageStore,
+    candidate: Candidate,
+    measured: Measurement,
+    trained: Trained,
+) -> Artifact:
+    """Test for the first time and write the bundle; its detail is the job's result."""
     run.check_stop()
-    run.progress.report(Stage.EXPORT, 0, 2)
-    config = trained.network.config
-    measured = measure_in_fresh_process(config, run.method, candidate.plan, candidate.resolution)
-    run.progress.report(Stage.EXPORT, 1, 2)
-    if measured.measured_peak_bytes > run.job.memory_limit_bytes:
-        raise ServiceError(
-            f"training takes {format_bytes(measured.measured_peak_bytes)} on this machine, above "
-            f"the limit of {format_bytes(run.job.memory_limit_bytes)}, where "
-            f"{format_bytes(measured.predicted_peak_bytes)} were predicted; please report this"
-        )
+    run.progress.report(Stage.EXPORT, 0, 1)
     test_accuracy, head_only_accuracy = (
         evaluate(
             network,
@@ -341,5 +370,5 @@ def export(run: JobRun, store: ImageStore, candidate: Candidate, trained: Traine
         card=make_card(run.job, run.dataset, result),
     )
     bundle = run.publish(BUNDLE, path, sha256=written.sha256, detail=result)
-    run.progress.report(Stage.EXPORT, 2, 2)
+    run.progress.report(Stage.EXPORT, 1, 1)
     return bundle

@@ -83,10 +83,10 @@ def train(
 ) -> tuple[EpochReport, ...]:
     """Train the network in place on store's train split and return a report for each epoch.
 
-    on_step is told how many of all updates are done. With a checkpoint path, every epoch is saved there atomically, and a run that finds the file
-    goes on after its last epoch, to the same result bit for bit. Raises CancelledError when
-    should_stop asks for it (the last saved epoch stays), BundleError for a checkpoint of
-    another run.
+    on_step is told how many of all updates are done. With a checkpoint path, every epoch is
+    saved there atomically, and a run that finds the file goes on after its last epoch, to the
+    same result bit for bit. Raises CancelledError when should_stop asks for it (the last saved
+    epoch stays), BundleError for a checkpoint of another run.
     """
     run = _Run(network, store, resolution, plan, settings)
     history = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else []
