@@ -12,10 +12,25 @@ from service.models import Artifact, Dataset, Job, JsonObject, Status, Trial
 from tinytl.trainable import Method
 from tinytl.units import parse_size
 
+_MAX_SIZE_BYTES = 10**15
+_MAX_SIZE_TEXT = 40
+
+
+def _parse_size(given: Any) -> int:
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        raise ValueError('expected bytes as a number, or text such as "24MB"')
+    if len(str(given)) > _MAX_SIZE_TEXT:
+        raise ValueError(f"expected at most {_MAX_SIZE_TEXT} characters")
+    return parse_size(str(given))
+
+
 Size = Annotated[
     int,
-    BeforeValidator(parse_size),
-    Field(json_schema_extra={"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+    BeforeValidator(_parse_size),
+    Field(
+        le=_MAX_SIZE_BYTES,
+        json_schema_extra={"anyOf": [{"type": "integer"}, {"type": "string"}]},
+    ),
 ]
 """Bytes, or text such as "24MB"."""
 
@@ -49,7 +64,7 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str
+    dataset: str = Field(max_length=100)
     """Id of an uploaded dataset."""
     memory_limit: Size
     name: str = Field(default="", max_length=200)

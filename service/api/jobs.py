@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
 
+from service.api.bodies import ShortBodyRoute
 from service.api.deps import DatabaseDep, JobDep, SettingsDep
 from service.artifacts import BUNDLE, artifact_path, remove_leftovers
 from service.database import Database
@@ -18,7 +19,7 @@ from service.jobs import create_job, get_artifact, list_jobs, list_trials, reque
 from service.models import Job, Status
 from service.schemas import JobRequest, JobView, TrialView, checkpoint_view
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ShortBodyRoute)
 
 
 def _view(job: Job, database: Database) -> JobView:

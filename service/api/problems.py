@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -41,6 +43,18 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """What every route may answer besides its own."""
 
+_MAX_QUOTED = 200
+_MAX_DETAIL = 2_000
+
+
+class _ProblemResponse(JSONResponse):
+    """JSON in ASCII: what users sent may hold half characters, which UTF-8 can't."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
 
 def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _on_service_error)
@@ -56,11 +70,11 @@ def _problem(
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": _shortened(detail, _MAX_DETAIL),
         "instance": request.url.path,
         **members,
     }
-    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
+    return _ProblemResponse(content, status, headers=headers)
 
 
 def _on_service_error(request: Request, error: Exception) -> JSONResponse:
@@ -79,15 +93,33 @@ def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     errors = [
         {
             "where": ".".join(map(str, found["loc"])),
-            "what": found["msg"],
-            "got": found.get("input"),
+            "what": _what(found),
+            "got": _quoted(found.get("input")),
         }
         for found in error.errors()
     ]
     detail = "; ".join(f"{found['where']}: {found['what']}" for found in errors)
-    return _problem(
-        request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=jsonable_encoder(errors)
-    )
+    return _problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
+
+
+def _what(found: Mapping[str, Any]) -> str:
+    if found["type"] == "json_invalid":
+        return f"not JSON: {found['ctx']['error']}"
+    if found["type"] == "model_attributes_type":
+        return "expected a JSON object, sent with Content-Type: application/json"
+    return _shortened(found["msg"], _MAX_QUOTED)
+
+
+def _quoted(value: Any) -> Any:
+    """What was sent, as JSON can say it: numbers like NaN and what is long become short text."""
+    is_plain = value is None or isinstance(value, int)
+    is_plain = is_plain or (isinstance(value, float) and math.isfinite(value))
+    shown = value if isinstance(value, str) else repr(value)
+    return value if is_plain and len(shown) <= _MAX_QUOTED else _shortened(shown, _MAX_QUOTED)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def _on_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -269,6 +269,45 @@ def test_bad_jobs(
     assert client.get("/jobs").json() == []
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"dataset": NaN, "memory_limit": NaN}', "memory_limit"),
+        (b'{"dataset": "d", "memory_limit": Infinity}', "memory_limit"),
+        (b'{"dataset": "\\ud800", "memory_limit": 1}', "dataset"),
+        (b'{"dataset": "d", "memory_limit": true}', "bytes as a number"),
+        (b'{"dataset": "d", "memory_limit": -1}', "not a size: '-1'"),
+        (b'{"dataset": "d", "memory_limit": 9223372036854775808}', "less than or equal"),
+        (b'{"dataset": "d", "memory_limit": 1' + b"0" * 30 + b"}", "less than or equal"),
+        (b'{"dataset": "d", "memory_limit": 1' + b"0" * 4000 + b"}", "at most 40 characters"),
+        (b'{"dataset": "d", "memory_limit": "' + b"1" * 400 + b'.5GB"}', "at most 40 characters"),
+        (b'{"dataset": "' + b"d" * 50_000 + b'", "memory_limit": 1}', "at most 100 characters"),
+        (b'{"dataset": "d",}', "not JSON: "),
+    ],
+)
+def test_bodies_that_json_or_numbers_can_not_say(
+    client: httpx.Client, body: bytes, words: str
+) -> None:
+    refused = client.post("/jobs", content=body, headers={"content-type": "application/json"})
+    assert words in problem(refused, 422)["detail"]
+    assert len(refused.content) < 2_000
+
+
+def test_a_body_of_another_type_or_far_too_large(client: httpx.Client) -> None:
+    plain = client.post("/jobs", content=b"{}", headers={"content-type": "text/plain"})
+    assert "Content-Type: application/json" in problem(plain, 422)["detail"]
+
+    def unannounced() -> Iterator[bytes]:
+        for _ in range(1000):
+            yield b" " * 10_000
+
+    for content in (b" " * 1_000_000, unannounced()):
+        refused = client.post(
+            "/jobs", content=content, headers={"content-type": "application/json"}
+        )
+        assert "larger than 100000 bytes" in problem(refused, 413)["detail"]
+
+
 def test_every_error_is_a_problem_document(client: httpx.Client) -> None:
     assert (
         "no dataset 'abc'"
