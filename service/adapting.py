@@ -19,7 +19,7 @@ from service.database import Database
 from service.datasets import import_dataset
 from service.errors import ConflictError, InputError, ServiceError
 from service.feasibility import check_feasible
-from service.jobs import create_job, expire_lease, get_artifact, get_job, list_jobs
+from service.jobs import create_job, get_artifact, get_job, list_jobs, requeue_job
 from service.models import Job, Status
 from service.schemas import JobRequest, JobView, checkpoint_view
 from service.settings import Settings
@@ -45,8 +45,10 @@ def adapt(
     state = output / _STATE
     settings = settings.model_copy(update={"data_dir": state, "database_url": None})
     with ExitStack() as stack:
+        _check_apart(data, output)
         stack.enter_context(_removed_unless_used(output))
         stack.enter_context(_locked(output))
+        shutil.rmtree(settings.incoming_dir, ignore_errors=True)  # of a run that was killed
         database = Database(settings.resolved_database_url)
         stack.callback(database.close)
         database.upgrade()
@@ -78,7 +80,7 @@ def _find_or_create_job(
         if job.status is Status.FAILED:
             continue
         _check_same(job, wanted, output)
-        expire_lease(database, job.id)
+        requeue_job(database, job.id)
         return job
     return create_job(database, wanted)
 
@@ -156,6 +158,16 @@ def _deliver(job: Job, output: Path, settings: Settings, database: Database) -> 
     shutil.copyfile(source, partial)
     partial.replace(target)
     return JobView.of(job, checkpoint_view(bundle, target.resolve().as_uri()))
+
+
+def _check_apart(data: Path, output: Path) -> None:
+    """An output among the images would be read as images by the next run."""
+    folder, target = data.resolve(), output.resolve()
+    if data.is_dir() and (target == folder or folder in target.parents):
+        raise InputError(
+            f"the output folder {str(output)!r} is in the data folder {str(data)!r}; give an "
+            f"--output outside of it"
+        )
 
 
 @contextmanager

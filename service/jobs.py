@@ -180,13 +180,13 @@ def publish_artifact(database: Database, claim: Claim, artifact: Artifact) -> No
     _add(database, claim, artifact)
 
 
-def expire_lease(database: Database, job_id: str) -> None:
-    """Say that whoever worked on the job is gone for certain; no waiting for the lease to end."""
+def requeue_job(database: Database, job_id: str) -> None:
+    """Put a running job back: whoever worked on it is gone for certain, and not for its sake."""
     with database.writing() as session:
         session.execute(
             update(Job)
             .where(Job.id == job_id, Job.status == Status.RUNNING)
-            .values(lease_expires_at=0.0)
+            .values(status=Status.QUEUED, lease_expires_at=None)
         )
 
 

@@ -19,10 +19,12 @@ def make_report(
     epochs: Sequence[Mapping[str, Any]],
     trials: Sequence[Trial],
 ) -> JsonObject:
-    """Everything that was asked for, chosen and measured."""
+    """Everything that was asked for, chosen and measured.
+
+    What differs from run to run, ids and times, is left out: the same job gives the same bundle.
+    """
     return {
         "job": {
-            "id": job.id,
             "name": job.name,
             "memory_limit_bytes": job.memory_limit_bytes,
             "supernet": job.supernet,
@@ -31,8 +33,8 @@ def make_report(
         },
         "dataset": {"id": dataset.id, "name": dataset.name, "counts": dataset.counts},
         "result": dict(result),
-        "memory": dict(measurement),
-        "epochs": [dict(epoch) for epoch in epochs],
+        "memory": _without(measurement, "rss_growth_bytes", "step_seconds"),
+        "epochs": [_without(epoch, "seconds") for epoch in epochs],
         "trials": [_plain(trial) for trial in trials],
     }
 
@@ -70,5 +72,9 @@ def make_card(job: Job, dataset: Dataset, result: Mapping[str, Any]) -> str:
 
 
 def _plain(trial: Trial) -> JsonObject:
-    view: JsonObject = TrialView.of(trial).model_dump(mode="json")
-    return {key: view[key] for key in view if key not in ("finished_at", "seconds")}
+    view = TrialView.of(trial).model_dump(mode="json")
+    return _without(view, "finished_at", "seconds")
+
+
+def _without(members: Mapping[str, Any], *names: str) -> JsonObject:
+    return {name: value for name, value in members.items() if name not in names}

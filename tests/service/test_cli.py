@@ -92,6 +92,30 @@ def test_adapt_refuses_bad_data(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (output / "mine.txt").read_text() == "keep"
 
 
+def test_adapt_refuses_an_output_among_the_images(
+    flat_files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    for name, data in flat_files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    output = folder / "output"
+    status = main(["adapt", str(folder), "--memory-limit", "24MB", "--output", str(output)])
+    assert status == 2
+    assert "in the data folder" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_adapt_removes_what_a_killed_import_left(
+    make_zip: MakeZip, flat_files: Files, tmp_path: Path
+) -> None:
+    left = tmp_path / "output" / ".tinyfit" / "incoming" / "0123"
+    left.mkdir(parents=True)
+    limit = ["--memory-limit", "100KB", "--output", str(tmp_path / "output")]
+    assert main(["adapt", str(make_zip(flat_files)), *limit]) == 2
+    assert not left.exists()
+
+
 def test_bad_settings_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,6 @@ from service.jobs import (
     cancel_job,
     claim_job,
     create_job,
-    expire_lease,
     fail_job,
     get_artifact,
     get_job,
@@ -22,6 +21,7 @@ from service.jobs import (
     release_job,
     renew_lease,
     request_cancel,
+    requeue_job,
     set_progress,
     succeed_job,
 )
@@ -35,6 +35,14 @@ def claim(database: Database, lease_seconds: float = 30.0) -> Claim:
     found = claim_job(database, lease_seconds=lease_seconds, max_lost_attempts=2)
     assert found is not None
     return found
+
+
+def lapse(database: Database, job_id: str) -> None:
+    """As if the lease had run out."""
+    with database.writing() as session:
+        job = session.get(Job, job_id)
+        assert job is not None
+        job.lease_expires_at = 0.0
 
 
 def trial(job_id: str, number: int, accuracy: float = 0.5) -> Trial:
@@ -162,7 +170,7 @@ def test_cancelling(database: Database, make_job: MakeJob) -> None:
 
     orphan = make_job()
     claim(database)
-    expire_lease(database, orphan.id)
+    lapse(database, orphan.id)
     assert request_cancel(database, orphan.id).status is Status.CANCELLED
 
     done = make_job()
@@ -175,7 +183,7 @@ def test_a_wish_to_cancel_outlives_the_worker(database: Database, make_job: Make
     job = make_job()
     claim(database)
     request_cancel(database, job.id)
-    expire_lease(database, job.id)
+    lapse(database, job.id)
     assert claim(database).cancel_requested
 
 
@@ -186,11 +194,22 @@ def test_a_released_job_is_claimed_again_at_once(database: Database, make_job: M
     assert get_job(database, job.id).lost_attempts == 0
 
 
+def test_a_requeued_job_is_forgiven_its_lost_workers(
+    database: Database, make_job: MakeJob
+) -> None:
+    job = make_job()
+    requeue_job(database, job.id)
+    for attempt in range(1, 10):
+        assert claim(database) == Claim(job_id=job.id, attempt=attempt)
+        requeue_job(database, job.id)
+    assert get_job(database, job.id).lost_attempts == 0
+
+
 def test_a_job_that_kills_its_workers_fails(database: Database, make_job: MakeJob) -> None:
     job = make_job()
     release_job(database, claim(database), lost=True)
     claim(database)
-    expire_lease(database, job.id)
+    lapse(database, job.id)
     held = claim(database)
     release_job(database, held, lost=True)
     assert claim_job(database, lease_seconds=1, max_lost_attempts=2) is None
