@@ -28,6 +28,7 @@ _MAX_END_BYTES = 20 + 22 + 65_535
 _RATIO_FLOOR_BYTES = 1_000_000
 """Entries smaller than this may compress as they like: they can do no harm."""
 _ENCRYPTED = 0x1
+_UTF8 = 0x800
 _DAMAGE = (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError)
 """What zipfile raises on damaged input."""
 
@@ -115,7 +116,7 @@ def _checked_entries(
 
 def _safe_path(info: zipfile.ZipInfo) -> str:
     """The entry's path with forward slashes; refused where it points outside or to a link."""
-    name = info.orig_filename
+    name = _name(info)
     path = name.replace("\\", "/")
     parts = path.rstrip("/").split("/")
     if "\0" in name:
@@ -131,6 +132,16 @@ def _safe_path(info: zipfile.ZipInfo) -> str:
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DatasetError(f"entry {name!r} is a special file; only images are accepted")
     return path + "/" if name.endswith(("/", "\\")) else path
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """The entry's name. Some zip makers, macOS's among them, write UTF-8 without saying so."""
+    if info.flag_bits & _UTF8:
+        return info.orig_filename
+    try:
+        return info.orig_filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.orig_filename
 
 
 def _check_entry(info: zipfile.ZipInfo, path: str, settings: Settings) -> None:

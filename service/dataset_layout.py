@@ -27,6 +27,9 @@ _SPLITS: Mapping[str, Split] = {
 }
 _JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _MAX_CLASS_NAME = 200
+_UNREADABLE = {"Cc", "Co", "Cs", "Zl", "Zp"}
+_TURNING = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of the text around them."""
 _SHAPE = "expected class/image.jpg or train/class/image.jpg"
 
 Parts = tuple[str, ...]
@@ -102,13 +105,19 @@ def _place(parts: Parts, shown: str, has_splits: bool) -> Placed:
     if len(parts) > depth:
         raise DatasetError(f"{shown!r} is too deep; {_SHAPE}")
     class_name = unicodedata.normalize("NFC", parts[-2])
-    if len(class_name) > _MAX_CLASS_NAME or not class_name.isprintable():
+    if len(class_name) > _MAX_CLASS_NAME or not _is_readable(class_name):
         raise DatasetError(
             f"class name {class_name[:60]!r} is too long or has control characters; use at most "
             f"{_MAX_CLASS_NAME} printable characters"
         )
     split = _SPLITS[parts[0].casefold()] if has_splits else "train"
     return Placed(path=shown, split=split, class_name=class_name)
+
+
+def _is_readable(name: str) -> bool:
+    """Text of any script, joiners included; no control characters, nothing that turns text."""
+    kinds = {unicodedata.category(character) for character in name}
+    return not (kinds & _UNREADABLE or _TURNING & set(name))
 
 
 def _check_case(files: Sequence[Placed]) -> None:
@@ -120,7 +129,8 @@ def _check_case(files: Sequence[Placed]) -> None:
             other = seen.setdefault(key, name)
             if other != name:
                 raise DatasetError(
-                    f"{kind} names {other!r} and {name!r} differ only by case; rename one"
+                    f"{kind} names {other!r} and {name!r} differ only by case or by how accents "
+                    f"are encoded; rename one"
                 )
 
 

@@ -61,6 +61,8 @@ def test_a_wrapper_called_like_a_split() -> None:
             "file names 'cat/0.JPG' and 'cat/0.jpg' differ only by case",
         ),
         (paths("cat", "do\x07g"), "control characters"),
+        (paths("cat", "gpj.\u202egod"), "control characters"),
+        (paths("caf\u00e9", "cafe\u0301"), "by how accents are encoded"),
         (paths("cat", "d" * 201), "at most 200"),
     ],
 )
@@ -68,6 +70,26 @@ def test_refusals_quote_what_is_wrong(given: list[str], words: str) -> None:
     with pytest.raises(DatasetError) as caught:
         read_layout(given, min_images_per_class=5)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "New York",
+        "\u0645\u06cc\u200c\u0634\u0648\u062f",
+        "\u65e5\u3000\u672c",
+        "\U0001f468\u200d\U0001f469",
+    ],
+)
+def test_class_names_of_any_script(name: str) -> None:
+    layout = read_layout(paths("cat", name), min_images_per_class=5)
+    assert set(layout.classes) == {"cat", name}
+
+
+def test_two_encodings_of_one_name_are_one_class() -> None:
+    more = [f"cafe\u0301/more-{number}.jpg" for number in range(5)]
+    layout = read_layout([*paths("cat", "caf\u00e9"), *more], min_images_per_class=5)
+    assert layout.counts() == {"train": {"caf\u00e9": 10, "cat": 5}}
 
 
 @pytest.mark.parametrize("path", ["__MACOSX/cat/0.jpg", "cat/.DS_Store", ".git/x", "a/Thumbs.db"])

@@ -97,6 +97,23 @@ def test_two_uploads_at_once_are_one_dataset(
     assert [is_new for _, is_new in found].count(True) == 1
 
 
+def test_names_in_utf_8_that_does_not_say_so(
+    settings: Settings, database: Database, make_zip: MakeZip, flat_files: Files
+) -> None:
+    """As macOS's own zips are."""
+    named = {name.replace("circle", "caf\u00e9"): data for name, data in flat_files.items()}
+    content = bytearray(make_zip(named).read_bytes())
+    for signature, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        start = content.find(signature)
+        while start >= 0:
+            content[start + flags + 1] &= ~0x08
+            start = content.find(signature, start + 4)
+    archive = make_zip({})
+    archive.write_bytes(content)
+    dataset, _ = import_dataset(archive, settings=settings, database=database)
+    assert dataset.classes == ["caf\u00e9", "square"]
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_formats(
     settings: Settings, database: Database, make_zip: MakeZip, flat_files: Files, form: str
