@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from service.errors import InputError
+from service.errors import InputError, SchemaError
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -64,11 +64,18 @@ class Database:
     def upgrade(self) -> None:
         """Bring the schema to the newest revision; safe where several processes do so at once."""
         from alembic import command
+        from alembic.util import CommandError
 
         with self._writer.begin() as connection:
             config = alembic_config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise SchemaError(
+                    f"database {self.engine.url.render_as_string()!r} can't be brought up to date "
+                    f"({error}); was it made by a later version of tinyfit?"
+                ) from error
 
     def close(self) -> None:
         self.engine.dispose()

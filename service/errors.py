@@ -35,5 +35,9 @@ class ConflictError(ServiceError):
     """The job's state does not allow this."""
 
 
+class SchemaError(ServiceError):
+    """The database's schema is none that this version of tinyfit knows."""
+
+
 class LeaseLostError(ServiceError):
     """This attempt no longer owns its job: another worker does, or it was ended."""

@@ -9,7 +9,7 @@ from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from service.database import Database, now
-from service.errors import InputError
+from service.errors import InputError, SchemaError
 from service.models import Base, Dataset, Job
 from service.settings import Settings
 
@@ -106,6 +106,13 @@ def test_readers_go_on_while_one_writes_and_writers_queue(database: Database) ->
         assert [row.id for row in session.scalars(select(Dataset))] == ["slow"]
         session.add(make_dataset("after"))
     thread.join()
+
+
+def test_a_schema_of_a_later_version(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaError, match=r"tinyfit.db'.*'9999'.*later version"):
+        database.upgrade()
 
 
 def test_a_bad_url_is_quoted() -> None:
