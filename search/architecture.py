@@ -164,7 +164,7 @@ class SupernetSpec:
                     f"{name} must have {num_expected} entries for {self.id} but has {len(values)}"
                 )
             for index, value in enumerate(values):
-                if value not in choices:
+                if type(value) is not int or value not in choices:
                     raise SpaceError(
                         f"{name}[{index}] must be one of {list(choices)} but got {value!r}"
                     )

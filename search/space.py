@@ -22,6 +22,7 @@ Parameter = int | str
 """A value of an encoded candidate, as Optuna stores it."""
 
 MIN_RESOLUTION = 16
+MAX_RESOLUTION = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +110,10 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if not self.resolutions or list(self.resolutions) != sorted(set(self.resolutions)):
             raise SpaceError(f"resolutions must rise and not be empty but are {self.resolutions}")
-        if self.resolutions[0] < MIN_RESOLUTION:
+        if self.resolutions[0] < MIN_RESOLUTION or self.resolutions[-1] > MAX_RESOLUTION:
             raise SpaceError(
-                f"resolutions must be at least {MIN_RESOLUTION} but got {self.resolutions[0]}"
+                f"resolutions must be from {MIN_RESOLUTION} to {MAX_RESOLUTION} "
+                f"but are {self.resolutions}"
             )
         if not self.lite_residual_sizes:
             raise SpaceError("lite_residual_sizes must not be empty")

@@ -45,10 +45,10 @@ class Spec:
 def load_spec(path: Path) -> Spec:
     """Read a SPEC.json. Raises SpecError quoting what is wrong."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SpecError(f"can't read {str(path)!r}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"{str(path)!r} is not JSON: {error}") from error
     return parse_spec(content)
 

@@ -161,13 +161,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, SafetensorError) as error:
-        raise SupernetError(f"supernet file {path} can't be read: {error}") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error) or "it is cut off"
+        raise SupernetError(f"supernet file {path} can't be read: {reason}") from error
+    except pickle.UnpicklingError as error:  # whose text says how to unpickle it all the same
         raise SupernetError(
-            f"supernet file {path} is refused, because it is damaged or holds more than "
-            f"tensors: {reason}"
+            f"supernet file {path} is refused, because it is damaged or holds more than tensors"
         ) from error
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0].partition(". ")[0]
+        raise SupernetError(f"supernet file {path} is damaged: {reason}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(

@@ -116,7 +116,13 @@ def test_check_refuses_what_is_outside_the_space():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"resolutions": ()}, {"resolutions": (64, 48)}, {"resolutions": (8,)}, {"batch_size": 0}],
+    [
+        {"resolutions": ()},
+        {"resolutions": (64, 48)},
+        {"resolutions": (8,)},
+        {"resolutions": (48, 513)},
+        {"batch_size": 0},
+    ],
 )
 def test_space_refuses(settings):
     base = {"supernet": SupernetSpec.parse(IDS[0]), "resolutions": (48,)}

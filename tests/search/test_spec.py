@@ -47,6 +47,13 @@ def test_the_figures_of_a_published_case_are_let_pass():
             },
             "9",
         ),
+        (
+            {
+                "network": "ofa_mbv3_d234_e346_k357_w1.0",
+                "subnet": {"ks": [3] * 20, "e": [3] * 20, "d": [2.0, 2, 2, 2, 2]},
+            },
+            r"but got 2\.0",
+        ),
         ({"method": "magic"}, "'magic'"),
         ({"resolution": 8}, "resolution must be an integer from 32 to 512 but got 8"),
         ({"resolution": True}, "True"),
@@ -62,11 +69,20 @@ def test_what_is_wrong_is_quoted(change, message):
         parse_spec({**_SPEC, **change})
 
 
+def test_a_byte_order_mark_is_let_pass(tmp_path):
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(_SPEC), encoding="utf-8-sig")
+    assert load_spec(path) == parse_spec(_SPEC)
+
+
 def test_a_file_that_is_no_spec(tmp_path):
     path = tmp_path / "spec.json"
     with pytest.raises(SpecError, match="can't read"):
         load_spec(path)
     path.write_text("{")
+    with pytest.raises(SpecError, match="is not JSON"):
+        load_spec(path)
+    path.write_text("[" * 100_000)
     with pytest.raises(SpecError, match="is not JSON"):
         load_spec(path)
     path.write_text("[]")
