@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from search.errors import SearchError
 from service.artifacts import BUNDLE, artifact_path
 from service.console import Meter
 from service.database import Database
@@ -70,6 +71,7 @@ def _find_or_create_job(
         data,
         settings=settings,
         database=database,
+        name=data.stem if data.is_file() else None,
         on_progress=lambda done, total: meter.show("read images", done / total),
     )
     wanted = request.model_copy(
@@ -82,7 +84,19 @@ def _find_or_create_job(
         _check_same(job, wanted, output)
         requeue_job(database, job.id)
         return job
+    _check_supernet_file(wanted.supernet, settings)
     return create_job(database, wanted)
+
+
+def _check_supernet_file(supernet: str, settings: Settings) -> None:
+    """A damaged file of the user's is refused before there is a job; other supernets are known."""
+    if Path(supernet).is_file():
+        from search.supernet import load_supernet  # imports torch
+
+        try:
+            load_supernet(supernet, settings.supernet_cache_dir.expanduser())
+        except SearchError as error:
+            raise InputError(str(error)) from error
 
 
 def _check_same(job: Job, wanted: JobRequest, output: Path) -> None:

@@ -106,6 +106,18 @@ def test_adapt_refuses_an_output_among_the_images(
     assert not output.exists()
 
 
+def test_adapt_refuses_a_damaged_supernet(
+    make_zip: MakeZip, flat_files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supernet = tmp_path / "ofa_proxyless_d234_e346_k357_w0.35_mine.pth"
+    supernet.write_bytes(b"no weights")
+    arguments = ["--memory-limit", "24MB", "--supernet", str(supernet)]
+    output = tmp_path / "output"
+    assert main(["adapt", str(make_zip(flat_files)), *arguments, "--output", str(output)]) == 2
+    assert "damaged" in capsys.readouterr().err.splitlines()[-1]
+    assert not output.exists()
+
+
 def test_adapt_removes_what_a_killed_import_left(
     make_zip: MakeZip, flat_files: Files, tmp_path: Path
 ) -> None:

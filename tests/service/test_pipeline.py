@@ -111,6 +111,7 @@ def test_the_same_command_again_answers_at_once_and_another_is_refused(
 ) -> None:
     data, output = reference["data"], reference["output"]
     started = time.monotonic()
+    assert reference["job"]["name"] == "shapes"
     assert finished(adapt(data, output)) == reference["job"]
     assert time.monotonic() - started < 20
     refused = run(adapt(data, output, "--epochs", "4"))
