@@ -84,17 +84,58 @@ def _rectified_gradient(grad: Tensor, bits: Tensor) -> Tensor:
     return result
 
 
-def input_gradient(
-    grad: Tensor, weight: Tensor, in_size: torch.Size, stride: int, padding: int, groups: int
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
+    """Convolution with padding kernel // 2. x: (N, C, H, W), weight: (out, C / groups, k, k).
+
+    A pointwise one is a product of matrices over channels-last maps: it takes no workspace,
+    where torch's convolutions make copies that depend on sizes and the number of threads.
+    """
+    kernel_size = weight.shape[-1]
+    if kernel_size == stride == groups == 1:
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, bias, stride, kernel_size // 2, 1, groups)
+
+
+def _pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """x's channels times matrix (out, in), plus bias, without gradients.
+
+    It writes into a map of its own, which may then be changed in place; convolve gives a view.
+    """
+    num_images, channels, height, width = x.shape
+    shape = (num_images, len(matrix), height, width)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    out = y.permute(0, 2, 3, 1).view(-1, len(matrix))
+    if bias is None:
+        torch.mm(rows, matrix.t(), out=out)
+    else:
+        torch.addmm(bias, rows, matrix.t(), out=out)
+    return y
+
+
+def _frozen_convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int
 ) -> Tensor:
-    """Gradient of a convolution's input: a transposed convolution, which needs no input.
+    if weight.shape[-1] == stride == groups == 1:
+        return _pointwise(x, weight.flatten(1), None if bias is None else bias.detach())
+    return convolve(x, weight, bias, stride, groups)
+
+
+def input_gradient(
+    grad: Tensor, weight: Tensor, in_size: torch.Size, stride: int, groups: int
+) -> Tensor:
+    """Gradient of convolve's input: a transposed convolution, which needs no input.
 
     grad: (N, out, H', W'); weight: (out, in / groups, k, k); in_size: (H, W).
     """
-    rest = tuple(
-        full - ((out - 1) * stride - 2 * padding + weight.shape[-1])
+    kernel_size = weight.shape[-1]
+    if kernel_size == stride == groups == 1:
+        return _pointwise(grad, weight.flatten(1).t(), None)
+    padding = kernel_size // 2
+    rest = [
+        full - ((out - 1) * stride - 2 * padding + kernel_size)
         for full, out in zip(in_size, grad.shape[2:], strict=True)
-    )
+    ]
     return F.conv_transpose2d(grad, weight, None, stride, padding, rest, groups)
 
 
@@ -112,9 +153,8 @@ class _FrozenConv(torch.autograd.Function):
         groups: int,
         activation: Activation | None,
     ) -> Tensor:
-        padding = weight.shape[-1] // 2
-        y = F.conv2d(x, widen(weight, scale), bias, stride, padding, 1, groups)
-        ctx.geometry = (x.shape[2:], stride, padding, groups)
+        y = _frozen_convolve(x, widen(weight, scale), bias, stride, groups)
+        ctx.geometry = (x.shape[2:], stride, groups)
         ctx.activation = activation
         # the weight is no part of the graph's memory: the layer holds it in any case
         ctx.weight, ctx.scale = weight, scale
@@ -163,8 +203,7 @@ def frozen_conv(
     """
     bias_learns = bias is not None and bias.requires_grad
     if not (torch.is_grad_enabled() and (x.requires_grad or bias_learns)):
-        padding = weight.shape[-1] // 2
-        y = F.conv2d(x, widen(weight, scale), bias, stride, padding, 1, groups)
+        y = _frozen_convolve(x, widen(weight, scale), bias, stride, groups)
         return activate_(y, activation)
     learned: Tensor = _FrozenConv.apply(  # type: ignore[no-untyped-call]
         x, bias, weight, scale, stride, groups, activation

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytl.config import Activation, NormConfig, largest_divisor
-from tinytl.frozen import frozen_conv, frozen_statistics_norm, group_norm, rectify
+from tinytl.frozen import convolve, frozen_conv, frozen_statistics_norm, group_norm, rectify
 from tinytl.quantize import quantize
 from tinytl.trainable import Method
 
@@ -161,11 +161,9 @@ class ConvUnit(nn.Module):
             )
         weight = self.weight
         assert weight is not None
-        padding = weight.shape[-1] // 2
         eps = None if self.norm is None else self.norm.weight_standardization_eps
         used = weight if eps is None else standardize(weight, eps)
-        y = F.conv2d(x, used, bias, self.stride, padding, 1, self.groups)
-        return rectify(y, activation)
+        return rectify(convolve(x, used, bias, self.stride, self.groups), activation)
 
 
 class SqueezeExcite(nn.Module):

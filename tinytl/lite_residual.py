@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytl.config import GROUP_NORM_CHANNELS, LiteResidualConfig, largest_divisor
+from tinytl.frozen import convolve
 
 
 class _AveragePool(torch.autograd.Function):
@@ -79,7 +80,7 @@ class LiteResidual(nn.Module):
         """x: (N, in_channels, H, W). Returns (N, out_channels, *out_size)."""
         y: Tensor = _AveragePool.apply(x, self._pool_size(x))  # type: ignore[no-untyped-call]
         y = F.relu(self.bn1(self.conv1(y)), inplace=True)
-        y = self.final_bn(self.conv2(y))
+        y = self.final_bn(convolve(y, self.conv2.weight, None, 1, 1))
         if y.shape[2:] == out_size:
             return y
         return F.interpolate(y, size=out_size, mode="bilinear", align_corners=False)

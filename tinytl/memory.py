@@ -181,17 +181,16 @@ class _Step:
             widened = weight_bytes
         else:
             widened = 3 * weight_bytes if standardized else 0
-        unfolded = x * kernel_size**2 // stride**2 if kernel_size > 1 else 0
-        is_small = self.num_images == 1 and kernel_size <= 3 and not depthwise
-        workspace = widened + _conv_workspace(x, weight_bytes, unfolded, is_small)
-        workspace_backward = widened + _conv_workspace(y, weight_bytes, x, is_small)
+        workspace = widened
+        if kernel_size > 1:
+            workspace += self._conv_workspace(x, weight_bytes, kernel_size, stride, depthwise)
         if not self.learns:
             copies = 2 if keeps_gain else 1
             self.operations.append(_Operation(beside + x + max(workspace, (copies - 1) * y) + y))
             return
         mask_kept, mask_made, mask_read, mask_applied = _mask_bytes(y, activation)
         convolution = x + y + workspace
-        conv_backward = waiting + y + workspace_backward + x_gradient
+        conv_backward = waiting + y + workspace + x_gradient
         if method.trains_weights:
             conv_backward += gradient_copies * weight_bytes
         if not keeps_gain and not method.trains_weights:
@@ -230,21 +229,19 @@ class _Step:
                 _Operation(beside + x + copies * y + mask_made, waiting + mask_read, mask_kept)
             )
 
+    def _conv_workspace(
+        self, x: int, weight_bytes: int, kernel_size: int, stride: int, depthwise: bool
+    ) -> int:
+        """What a spatial convolution takes beside input, weight and output."""
+        if self.num_images == 1 and not depthwise and x <= _NATIVE_CONV_BYTES:
+            return x * kernel_size**2 // stride**2
+        return _reorder_bytes(weight_bytes)
+
     def _count_weights(self, weights: int, channels: int) -> int:
         if self.method.trains_weights:
             return self.vector(weights, trained=True)
         self.frozen_bytes += weights + channels * _FLOAT_BYTES
         return 0
-
-
-def _conv_workspace(x: int, weight_bytes: int, columns: int, is_small: bool) -> int:
-    """What a convolution of x bytes takes beside input, weight and output.
-
-    is_small: a single image and a kernel for which torch's own code may be chosen.
-    """
-    if is_small and x <= _NATIVE_CONV_BYTES:
-        return columns
-    return _reorder_bytes(weight_bytes)
 
 
 def _reorder_bytes(weight_bytes: int) -> int:
@@ -328,6 +325,8 @@ def _describe_block(block: BlockConfig, step: _Step, size: int) -> int:
         activation=block.activation,
         beside=beside,
         waiting=waiting,
+        kernel_size=block.kernel_size,
+        stride=block.stride,
         depthwise=True,
         gradient_copies=1 if block.kernel_size <= min(3, size) else _DEPTHWISE_GRADIENT_COPIES,
     )
