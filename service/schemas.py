@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from search.registry import DEFAULT_SUPERNET
 from service.models import Artifact, Dataset, Job, JsonObject, Status, Trial
@@ -27,9 +27,14 @@ def _parse_size(given: Any) -> int:
 Size = Annotated[
     int,
     BeforeValidator(_parse_size),
-    Field(
-        le=_MAX_SIZE_BYTES,
-        json_schema_extra={"anyOf": [{"type": "integer"}, {"type": "string"}]},
+    Field(le=_MAX_SIZE_BYTES),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": _MAX_SIZE_BYTES},
+                {"type": "string", "examples": ["24MB"], "maxLength": _MAX_SIZE_TEXT},
+            ]
+        }
     ),
 ]
 """Bytes, or text such as "24MB"."""

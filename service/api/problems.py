@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.errors import (
     ConflictError,
@@ -128,8 +129,22 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"nothing is at {request.url.path!r}; /docs lists what is"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.method} does not work on {request.url.path!r}"
+        allowed = ", ".join(_allowed_methods(request))
+        detail = f"{request.method} does not work on {request.url.path!r}; use {allowed}"
+        return _problem(request, error.status_code, detail, headers={"Allow": allowed})
     return _problem(request, error.status_code, detail, headers=error.headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """What the path takes; the framework names the methods of its first route only."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in ("GET", "POST")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
 
 
 def _on_defect(request: Request, error: Exception) -> JSONResponse:

@@ -37,6 +37,7 @@ FORM_SCHEMA = {
 }
 _FORM_OVERHEAD_BYTES = 10_000
 _MAX_FIELD_BYTES = 1_000
+_MAX_PARTS = 20
 _USAGE = "send it as a form: curl -F file=@images.zip URL"
 
 
@@ -89,6 +90,7 @@ class _Form:
     _part: str | None = None
     _text: bytearray = field(default_factory=bytearray)
     _num_files: int = 0
+    _num_parts: int = 0
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -102,6 +104,9 @@ class _Form:
         }
 
     def _on_part_begin(self) -> None:
+        self._num_parts += 1
+        if self._num_parts > _MAX_PARTS:
+            raise InputError(f"the form has more than {_MAX_PARTS} fields; {_USAGE}")
         self._part, self._disposition = None, b""
         self._text.clear()
 

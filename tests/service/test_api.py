@@ -144,6 +144,11 @@ def test_an_upload_over_the_limit(
             "multipart/form-data; boundary=x",
             "longer than 1000",
         ),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 1000 + b"--x--\r\n",
+            "multipart/form-data; boundary=x",
+            "more than 20 fields",
+        ),
     ],
 )
 def test_malformed_uploads(
@@ -320,7 +325,8 @@ def test_every_error_is_a_problem_document(client: httpx.Client) -> None:
     assert "'/nowhere'" in problem(client.get("/nowhere"), 404)["detail"]
     refused = client.delete("/jobs")
     assert "DELETE" in problem(refused, 405)["detail"]
-    assert refused.headers["allow"]
+    assert refused.headers["allow"] == "GET, POST"
+    assert client.put("/jobs/abc/cancel").headers["allow"] == "POST"
     not_json = client.post("/jobs", content=b"{", headers={"content-type": "application/json"})
     problem(not_json, 422)
     problem(client.get("/jobs?limit=0"), 422)
