@@ -75,6 +75,8 @@ def _one_line(error: Exception) -> str:
             f"{found['msg']}"
             for found in error.errors()
         )
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename!r}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

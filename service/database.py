@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Float, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -66,16 +66,19 @@ class Database:
         from alembic import command
         from alembic.util import CommandError
 
-        with self._writer.begin() as connection:
-            config = alembic_config()
-            config.attributes["connection"] = connection
-            try:
+        shown = self.engine.url.render_as_string()
+        try:
+            with self._writer.begin() as connection:
+                config = alembic_config()
+                config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-            except CommandError as error:
-                raise SchemaError(
-                    f"database {self.engine.url.render_as_string()!r} can't be brought up to date "
-                    f"({error}); was it made by a later version of tinyfit?"
-                ) from error
+        except CommandError as error:
+            raise SchemaError(
+                f"database {shown!r} can't be brought up to date ({error}); was it made by a "
+                f"later version of tinyfit?"
+            ) from error
+        except DatabaseError as error:
+            raise SchemaError(f"database {shown!r} does not work: {error.orig}") from error
 
     def close(self) -> None:
         self.engine.dispose()

@@ -36,7 +36,7 @@ class ConflictError(ServiceError):
 
 
 class SchemaError(ServiceError):
-    """The database's schema is none that this version of tinyfit knows."""
+    """The database can't be brought up to date: damaged, out of reach, or of a later version."""
 
 
 class LeaseLostError(ServiceError):

@@ -137,6 +137,13 @@ def test_bad_settings_are_one_line(
     assert "lease_seconds" in line
 
 
+def test_a_data_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "data"
+    path.write_text("a file")
+    assert main(["db", "upgrade", "--data-dir", str(path)]) == 1
+    assert capsys.readouterr().err == f"tinyfit: {str(path)!r}: File exists\n"
+
+
 def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -1,6 +1,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -113,6 +114,15 @@ def test_a_schema_of_a_later_version(database: Database) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(SchemaError, match=r"tinyfit.db'.*'9999'.*later version"):
         database.upgrade()
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "tinyfit.db"
+    path.write_bytes(b"no database" * 1000)
+    database = Database(f"sqlite:///{path}")
+    with pytest.raises(SchemaError, match=r"tinyfit.db' does not work: file is not a database"):
+        database.upgrade()
+    database.close()
 
 
 def test_a_bad_url_is_quoted() -> None:
