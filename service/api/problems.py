@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -61,6 +62,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(OSError, _on_os_error)
     app.add_exception_handler(Exception, _on_defect)
 
 
@@ -145,6 +147,18 @@ def _allowed_methods(request: Request) -> list[str]:
             route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
         )
     ]
+
+
+def _on_os_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return _on_defect(request, error)
+    logger.error("%s %s: %s", request.method, request.url.path, error)
+    return _problem(
+        request,
+        HTTPStatus.INSUFFICIENT_STORAGE,
+        "the server's disk is full; nothing was kept of this request",
+    )
 
 
 def _on_defect(request: Request, error: Exception) -> JSONResponse:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import re
 import subprocess
@@ -342,6 +343,23 @@ def test_a_defect_is_a_problem_document_without_details(
     with TestClient(app, raise_server_exceptions=False) as client:
         assert "secret" not in problem(client.get("/broken"), 500)["detail"]
     assert "secret" in caplog.text
+
+
+def test_a_full_disk(
+    client: httpx.Client,
+    settings: Settings,
+    make_zip: MakeZip,
+    flat_files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    archive = make_zip(flat_files)
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "disk is full" in problem(upload(client, archive), 507)["detail"]
+    assert list(settings.incoming_dir.iterdir()) == []
 
 
 def test_health_page_and_schema(client: httpx.Client) -> None:
