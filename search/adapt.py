@@ -148,7 +148,7 @@ class _Run:
             subnet, normalize(images), self.adapted.lite_residuals
         )
         loss = F.cross_entropy(
-            logits, self.split.labels[indices], label_smoothing=settings.label_smoothing
+            logits, self.split.labels_of(indices), label_smoothing=settings.label_smoothing
         )
         # Blocks that this subnet leaves out get no gradient, and Adam passes them over.
         self.optimizer.zero_grad(set_to_none=True)

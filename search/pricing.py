@@ -28,11 +28,19 @@ def network_of(
 
 
 def price(
-    spec: SupernetSpec, candidate: Candidate, method: Method, num_classes: int
+    space: SearchSpace, candidate: Candidate, method: Method, num_classes: int
 ) -> PeakMemory:
-    """Predicted peak training bytes of a candidate with its plan."""
-    network = network_of(spec, candidate, method, num_classes)
-    return peak_memory(network, method, candidate.plan, candidate.resolution)
+    """Predicted peak training bytes of a candidate with its plan.
+
+    Images are stored at the space's largest resolution.
+    """
+    return peak_memory(
+        network_of(space.supernet, candidate, method, num_classes),
+        method,
+        candidate.plan,
+        candidate.resolution,
+        image_size=space.resolutions[-1],
+    )
 
 
 def with_plans(candidate: Candidate) -> Iterator[Candidate]:
@@ -62,7 +70,7 @@ def smallest_feasible(
     """The candidate of least predicted peak bytes in the space, and those bytes."""
     return cheapest(
         space,
-        lambda candidate: price(space.supernet, candidate, method, num_classes).total_bytes,
+        lambda candidate: price(space, candidate, method, num_classes).total_bytes,
     )
 
 

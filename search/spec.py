@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from search.architecture import Subnet, SupernetSpec
 from search.errors import SpaceError, SpecError
@@ -39,7 +39,7 @@ class Spec:
     method: Method
     resolution: int
     plan: Plan
-    frozen_param_bits: int
+    frozen_param_bits: Literal[8, 32]
 
 
 def load_spec(path: Path) -> Spec:
@@ -67,7 +67,7 @@ def parse_spec(content: Any) -> Spec:
     micro_batch_size = batch_size
     if values["micro_batch_size"] is not None:
         micro_batch_size = _integer(values, "micro_batch_size", range(1, batch_size + 1))
-    frozen_param_bits = _integer(values, "frozen_param_bits", _FROZEN_BITS)
+    bits = _integer(values, "frozen_param_bits", _FROZEN_BITS)
     method = _method(values["method"])
     network = _network(values, _integer(values, "num_classes", range(2, _MAX_CLASSES + 1)))
     return Spec(
@@ -75,7 +75,7 @@ def parse_spec(content: Any) -> Spec:
         method=method,
         resolution=_integer(values, "resolution", _RESOLUTIONS),
         plan=Plan(batch_size=batch_size, micro_batch_sizes=(micro_batch_size,)),
-        frozen_param_bits=frozen_param_bits,
+        frozen_param_bits=8 if bits == 8 else 32,
     )
 
 

@@ -21,7 +21,13 @@ def price_file(path: Path, *, accounting: str) -> Answer:
     spec = load_spec(path)
     if accounting == "published":
         return _published(spec)
-    peak = peak_memory(spec.network, spec.method, spec.plan, spec.resolution)
+    peak = peak_memory(
+        spec.network,
+        spec.method,
+        spec.plan,
+        spec.resolution,
+        frozen_bits=spec.frozen_param_bits,
+    )
     found = {"predicted_peak_bytes": peak.total_bytes, "breakdown": peak.breakdown}
     rows = {"predicted peak": peak.total_bytes, **peak.breakdown}
     return found, _table(rows)
@@ -54,7 +60,13 @@ def measure_file(path: Path) -> Answer:
 
     spec = load_spec(path)
     os.environ.update(torch_environment())
-    found = measure_in_fresh_process(spec.network, spec.method, spec.plan, spec.resolution)
+    found = measure_in_fresh_process(
+        spec.network,
+        spec.method,
+        spec.plan,
+        spec.resolution,
+        weight_bits=spec.frozen_param_bits,
+    )
     answer = {
         "predicted_peak_bytes": found.predicted_peak_bytes,
         "measured_peak_bytes": found.measured_peak_bytes,

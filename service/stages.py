@@ -196,9 +196,7 @@ def search(run: JobRun, store: ImageStore, adapted: AdaptedSupernet) -> Candidat
     num_trials = run.options.trials
     study = Study(
         run.space,
-        lambda candidate: (
-            price(run.space.supernet, candidate, run.method, store.num_classes).total_bytes
-        ),
+        lambda candidate: price(run.space, candidate, run.method, store.num_classes).total_bytes,
         limit_bytes=run.job.memory_limit_bytes,
         seed=run.options.seed,
         finished=[
@@ -244,7 +242,13 @@ def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candi
         if planned.plan.micro_batch_size > candidate.plan.micro_batch_size:
             continue
         run.check_stop()
-        measured = measure_in_fresh_process(network, run.method, planned.plan, planned.resolution)
+        measured = measure_in_fresh_process(
+            network,
+            run.method,
+            planned.plan,
+            planned.resolution,
+            image_size=run.space.resolutions[-1],
+        )
         if measured.measured_peak_bytes <= limit_bytes:
             detail = {"candidate": planned.to_dict(), "measurement": asdict(measured)}
             path = run.workplace.path("measurement.json")

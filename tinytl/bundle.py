@@ -15,18 +15,22 @@ import safetensors.torch
 import torch
 from PIL import Image
 from safetensors import SafetensorError
+from torch import Tensor
 
+from tinytl.checkpoint import written_whole
 from tinytl.data import IMAGE_MEAN, IMAGE_STD, to_square
-from tinytl.errors import BundleError, ConfigError
+from tinytl.errors import BundleError
 from tinytl.network import Network
 from tinytl.ofa_format import from_ofa, to_ofa
 from tinytl.plan import Plan
-from tinytl.trainable import Method
+from tinytl.trainable import Method, set_trainable
 
 FORMAT_VERSION = 1
 _WEIGHTS, _CONFIG, _CARD, _REPORT = "model.safetensors", "config.json", "card.md", "report.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_MAX_ENTRY_BYTES = 1 << 30
+_MAX_WEIGHTS_BYTES = 1 << 30
+_MAX_JSON_BYTES = 1 << 26
+_MAX_RESOLUTION = 4096
 _HASH_CHUNK_BYTES = 1 << 20
 
 
@@ -106,16 +110,10 @@ def save_bundle(
         _CARD: card.encode(),
         _REPORT: json.dumps(report, indent=1).encode(),
     }
-    partial = path.with_name(f"{path.name}.partial.{os.getpid()}")
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            for name, content in entries.items():
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
-        info = BundleInfo(bytes=partial.stat().st_size, sha256=_sha256(partial))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return info
+    with written_whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+    return BundleInfo(bytes=path.stat().st_size, sha256=_sha256(path))
 
 
 def _sha256(path: Path) -> str:
@@ -134,43 +132,70 @@ def load(path: str | os.PathLike[str]) -> Bundle:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(_read(archive, _CONFIG))
-            report = json.loads(_read(archive, _REPORT))
-            tensors = safetensors.torch.load(_read(archive, _WEIGHTS))
-        if config["format_version"] != FORMAT_VERSION:
-            raise BundleError(
-                f"{path.name} has format version {config['format_version']!r}; "
-                f"this version of tinyfit reads {FORMAT_VERSION}"
-            )
-        network = Network(
-            from_ofa(config["network"]), Method(config["method"]), config["weight_bits"]
-        )
-        network.load_state_dict(tensors)
-        plan = config["plan"]
-        return Bundle(
-            network=network,
-            classes=tuple(config["classes"]),
-            resolution=config["preprocessing"]["resolution"],
-            plan=Plan(**{**plan, "micro_batch_sizes": tuple(plan["micro_batch_sizes"])}),
-            report=report,
-        )
-    except BundleError:
-        raise
+            config = json.loads(_read(archive, _CONFIG, _MAX_JSON_BYTES))
+            report = json.loads(_read(archive, _REPORT, _MAX_JSON_BYTES))
+            tensors = safetensors.torch.load(_read(archive, _WEIGHTS, _MAX_WEIGHTS_BYTES))
+        return _build(config, report, tensors)
+    except BundleError as error:
+        raise BundleError(f"{path.name}: {error}") from error
     except (
         OSError,
+        EOFError,
         zipfile.BadZipFile,
         KeyError,
         TypeError,
         ValueError,
+        ArithmeticError,
         RuntimeError,
         SafetensorError,
-        ConfigError,
     ) as error:
         raise BundleError(f"{path.name} is no bundle of tinyfit: {error}") from error
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    size = archive.getinfo(name).file_size
-    if size > _MAX_ENTRY_BYTES:
-        raise BundleError(f"entry {name!r} of the bundle is implausibly large: {size} bytes")
-    return archive.read(name)
+def _build(config: Any, report: Any, tensors: dict[str, Tensor]) -> Bundle:
+    if config["format_version"] != FORMAT_VERSION:
+        raise BundleError(
+            f"format version {config['format_version']!r} is unknown; "
+            f"this version of tinyfit reads {FORMAT_VERSION}"
+        )
+    bits = config["weight_bits"]
+    if bits not in (8, 32):
+        raise BundleError(f"weight_bits must be 8 or 32 but got {bits!r}")
+    # nothing is allocated before the file is known to hold the tensors
+    with torch.device("meta"):
+        network = Network(from_ofa(config["network"]), Method(config["method"]), bits)
+    expected = {name: (t.shape, t.dtype) for name, t in network.state_dict().items()}
+    if expected != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
+        raise BundleError("its tensors are not those of its network")
+    network.load_state_dict(tensors, assign=True)
+    set_trainable(network, network.method)
+    return Bundle(
+        network=network,
+        classes=_checked_classes(config["classes"], network.config.num_classes),
+        resolution=_checked_resolution(config["preprocessing"]["resolution"]),
+        plan=Plan.from_dict(config["plan"]),
+        report=report,
+    )
+
+
+def _checked_classes(classes: Any, num_classes: int) -> tuple[str, ...]:
+    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not is_list or len(set(classes)) != len(classes) or len(classes) != num_classes:
+        raise BundleError(f"classes must be {num_classes} different names but got {classes!r}")
+    return tuple(classes)
+
+
+def _checked_resolution(resolution: Any) -> int:
+    if type(resolution) is not int or not 1 <= resolution <= _MAX_RESOLUTION:
+        raise BundleError(f"resolution must be from 1 to {_MAX_RESOLUTION} but got {resolution!r}")
+    return resolution
+
+
+def _read(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > max_bytes:
+        raise BundleError(
+            f"entry {name!r} must be stored as it is, in at most {max_bytes} bytes, but has "
+            f"{entry.file_size}"
+        )
+    return archive.read(entry)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,17 @@ _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and a JSON header to path atomically: readers see the old file or the new."""
-    partial = path.with_name(f"{path.name}.partial.{os.getpid()}")
-    try:
+    with written_whole(path) as partial:
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, partial, metadata={_HEADER_KEY: json.dumps(header)})
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to; once that has gone well, it takes path's place, on disk for certain."""
+    partial = path.with_name(f"{path.name}.partial.{os.getpid()}")
+    try:
+        yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -37,8 +45,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER_KEY])
+            if not isinstance(header, dict):
+                raise BundleError(f"{path.name} has a header that is no JSON object")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except BundleError:
+        raise
+    except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
         raise BundleError(f"{path.name} is no tensor file of tinyfit: {error}") from error
 
 
@@ -66,7 +78,13 @@ def restore_training(
     """
     try:
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"parameter.{name}"])
+            saved = tensors[f"parameter.{name}"]
+            if saved.shape != parameter.shape:
+                raise BundleError(
+                    f"training state has the shape {tuple(saved.shape)} for {name!r}, "
+                    f"not {tuple(parameter.shape)}"
+                )
+            parameter.copy_(saved)
             if f"step.{name}" in tensors:
                 optimizer.state[parameter] = {key: tensors[f"{key}.{name}"] for key in _ADAM_STATE}
     except (KeyError, RuntimeError) as error:

@@ -5,7 +5,7 @@ No torch here: the web process prices networks without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -142,6 +142,10 @@ class NetworkConfig:
         return any(block.lite_residual for block in self.active_blocks)
 
 
+_MAX_KERNEL_SIZE = 31
+_MAX_CHANNELS = 1 << 16
+_MAX_EXPAND = 16
+
 NOMINAL_RESOLUTION = 128
 """Feature map size that the kernel rule of lite residuals assumes at the second block."""
 
@@ -154,8 +158,11 @@ def with_lite_residuals(
     """Add a lite residual module to every block but the first.
 
     The kernel rule is the published code's: it follows a nominal map of 128 pixels, whatever
-    the job's resolution, through the stages' strides. The published code knows the Proxyless
-    family only and raises for MobileNetV3; here MobileNetV3 gets modules by the same rule.
+    the job's resolution, through the stages. It takes a block with a shortcut for part of the
+    stage before, so where two stages are equally wide (width 0.35) later kernels are larger.
+    The published code gives the modules those counted strides too; here a module has its
+    block's. That code knows the Proxyless family only and raises for MobileNetV3; here
+    MobileNetV3 gets modules by the same rule.
     """
     if size is None:
         size = LiteResidualSize()
@@ -166,9 +173,8 @@ def with_lite_residuals(
             block = network.blocks[index]
             if block is None:
                 continue
-            module_stride = stride if position == 0 else 1
             pooled = max(1, resolution // 2)
-            resolution //= module_stride
+            resolution //= stride if position == 0 else 1
             kernel_size = 1 if pooled == 1 else size.max_kernel_size
             while pooled < kernel_size:
                 kernel_size -= 2
@@ -179,7 +185,7 @@ def with_lite_residuals(
                 groups=size.groups,
                 expand=size.expand,
                 downsample_ratio=None if pooled == 1 else 2,
-                stride=module_stride,
+                stride=block.stride,
             )
     blocks = tuple(
         None if block is None else replace(block, lite_residual=modules.get(index))
@@ -206,29 +212,106 @@ def _stages(network: NetworkConfig) -> Sequence[Sequence[int]]:
     return stages
 
 
+def conv_size(size: int, kernel_size: int, stride: int) -> int:
+    """Output size of a convolution with padding kernel_size // 2."""
+    return (size + 2 * (kernel_size // 2) - kernel_size) // stride + 1
+
+
 def check_network(network: NetworkConfig) -> NetworkConfig:
-    """Return the network, or raise ConfigError where its layers don't fit together."""
-    channels = network.first_conv.out_channels
-    for index, block in enumerate(network.blocks):
-        if block is None:
-            continue
-        if block.in_channels != channels:
-            raise ConfigError(
-                f"block {index} takes {block.in_channels} channels, but gets {channels}"
-            )
-        if block.shortcut and (block.stride != 1 or block.in_channels != block.out_channels):
-            raise ConfigError(
-                f"block {index} has a shortcut, but its stride is {block.stride} and its "
-                f"channels go from {block.in_channels} to {block.out_channels}"
-            )
-        channels = block.out_channels
-    for name, layer in (("final_expand", network.final_expand), ("mix", network.feature_mix)):
-        if layer is not None:
-            if layer.in_channels != channels:
-                raise ConfigError(
-                    f"{name} layer takes {layer.in_channels} channels, but gets {channels}"
-                )
-            channels = layer.out_channels
-    if network.num_classes < 2:
-        raise ConfigError(f"num_classes must be at least 2 but got {network.num_classes}")
+    """Return the network, or raise ConfigError where a value or the layers' fit is wrong."""
+    _check_values(network)
+    channels = 3
+    for name, layer in _layers(network):
+        if layer.in_channels != channels:
+            raise ConfigError(f"{name} takes {layer.in_channels} channels, but gets {channels}")
+        channels = layer.out_channels
     return network
+
+
+def _layers(network: NetworkConfig) -> Iterator[tuple[str, ConvConfig | BlockConfig]]:
+    yield "first_conv", network.first_conv
+    for index, block in enumerate(network.blocks):
+        if block is not None:
+            yield f"block {index}", block
+    if network.final_expand is not None:
+        yield "final_expand", network.final_expand
+    yield "feature_mix", network.feature_mix
+
+
+def _check_values(network: NetworkConfig) -> None:
+    norm = network.norm
+    _check_integer("num_classes", network.num_classes, 2)
+    _check_integer("channels per group", norm.channels_per_group, 1)
+    for name, eps in (("eps", norm.eps), ("ws_eps", norm.weight_standardization_eps)):
+        if eps is not None and not (isinstance(eps, int | float) and 0 < eps < 1):
+            raise ConfigError(f"norm {name} must be between 0 and 1 but got {eps!r}")
+    rate = network.dropout_rate
+    if not (isinstance(rate, int | float) and 0 <= rate < 1):
+        raise ConfigError(f"dropout_rate must be at least 0 and below 1 but got {rate!r}")
+    for name, layer in _layers(network):
+        _check_kernel(name, layer.kernel_size, layer.stride)
+        _check_channels(f"{name} out_channels", layer.out_channels)
+        if isinstance(layer, BlockConfig):
+            _check_block(name, layer)
+
+
+def _check_block(name: str, block: BlockConfig) -> None:
+    _check_channels(f"{name} mid_channels", block.mid_channels)
+    if not block.has_expansion and block.mid_channels != block.in_channels:
+        raise ConfigError(
+            f"{name} has no expansion, but {block.mid_channels} mid channels for "
+            f"{block.in_channels} inputs"
+        )
+    if block.shortcut and (block.stride != 1 or block.in_channels != block.out_channels):
+        raise ConfigError(
+            f"{name} has a shortcut, but its stride is {block.stride} and its "
+            f"channels go from {block.in_channels} to {block.out_channels}"
+        )
+    module = block.lite_residual
+    if module is None:
+        return
+    _check_kernel(f"{name} lite residual", module.kernel_size, module.stride)
+    if module.downsample_ratio is not None:
+        _check_integer(f"{name} lite residual downsample_ratio", module.downsample_ratio, 1)
+    _check_integer(f"{name} lite residual groups", module.groups, 1)
+    if not (isinstance(module.expand, int | float) and 0 < module.expand <= _MAX_EXPAND):
+        raise ConfigError(
+            f"{name} lite residual expand must be above 0 and at most {_MAX_EXPAND} "
+            f"but got {module.expand!r}"
+        )
+    ends = (module.in_channels, module.out_channels)
+    if ends != (block.in_channels, block.out_channels):
+        raise ConfigError(
+            f"{name} goes from {block.in_channels} to {block.out_channels} channels, but its "
+            f"lite residual from {module.in_channels} to {module.out_channels}"
+        )
+    if module.in_channels % module.groups or module.mid_channels % module.groups:
+        raise ConfigError(
+            f"{name} lite residual has {module.groups} groups for {module.in_channels} inputs "
+            f"and {module.mid_channels} mid channels, which they must divide"
+        )
+
+
+def _check_kernel(name: str, kernel_size: int, stride: int) -> None:
+    _check_integer(f"{name} kernel_size", kernel_size, 1)
+    if kernel_size % 2 == 0 or kernel_size > _MAX_KERNEL_SIZE:
+        raise ConfigError(
+            f"{name} kernel_size must be odd and at most {_MAX_KERNEL_SIZE} but got {kernel_size}"
+        )
+    if isinstance(stride, bool) or stride not in (1, 2):
+        raise ConfigError(f"{name} stride must be 1 or 2 but got {stride!r}")
+
+
+def _check_channels(name: str, channels: int) -> None:
+    """Bit masks hold eight channels to a byte."""
+    _check_integer(name, channels, CHANNEL_DIVISOR)
+    if channels % CHANNEL_DIVISOR or channels > _MAX_CHANNELS:
+        raise ConfigError(
+            f"{name} must be a multiple of {CHANNEL_DIVISOR} up to {_MAX_CHANNELS} "
+            f"but got {channels}"
+        )
+
+
+def _check_integer(name: str, value: int, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ConfigError(f"{name} must be an integer of at least {at_least} but got {value!r}")

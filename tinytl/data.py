@@ -100,7 +100,13 @@ def load_image(path: Path, image_size: int) -> np.ndarray:
         with Image.open(path) as image:
             image.draft("RGB", (2 * image_size, 2 * image_size))
             return to_square(image, image_size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        NotImplementedError,
+        Image.DecompressionBombError,
+    ) as error:
         raise DataError(f"can't decode image {path.name!r}: {error}") from error
 
 
@@ -170,12 +176,16 @@ def _write_meta(
 class ImageSplit:
     """The images of one split; they stay on disk until they are asked for."""
 
-    def __init__(self, images: np.ndarray, labels: Tensor) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self._images = images
         self.labels = labels
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def labels_of(self, indices: Sequence[int]) -> Tensor:
+        """Labels, int64 (N,), of the images of these indices."""
+        return torch.from_numpy(self.labels[list(indices)].astype(np.int64))
 
     def batch(self, indices: Sequence[int], resolution: int) -> Tensor:
         """Evaluation view: whole images, uint8 (N, 3, resolution, resolution)."""
@@ -243,7 +253,7 @@ class ImageStore:
             if meta["format_version"] != _FORMAT_VERSION:
                 raise DataError(f"image store has format version {meta['format_version']!r}")
             images = np.load(directory / "images.npy", mmap_mode="r", allow_pickle=False)
-            labels = torch.from_numpy(np.load(directory / "labels.npy", allow_pickle=False))
+            labels = np.load(directory / "labels.npy", mmap_mode="r", allow_pickle=False)
             splits: dict[Split, ImageSplit] = {}
             start = 0
             for split in SPLITS:
@@ -251,7 +261,7 @@ class ImageStore:
                 splits[split] = ImageSplit(images[start:stop], labels[start:stop])
                 start = stop
             return cls(splits, meta["classes"], meta["image_size"])
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, EOFError, RecursionError) as error:
             raise DataError(f"{directory} is no image store: {error}") from error
 
     @property

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinytl.config import Activation
-from tinytl.memory import mask_chunk_bytes
+from tinytl.operations import mask_chunk_bytes
 from tinytl.quantize import widen
 
 _PACK_FACTOR = 0x0102040810204080

@@ -19,8 +19,8 @@ from tinytl.quantize import quantize
 from tinytl.trainable import Method
 
 WeightBits = Literal[8, 32]
-Take = Callable[[str], Tensor]
-"""Takes a tensor out of a source state dict by its name."""
+Take = Callable[[str, torch.Size], Tensor]
+"""Takes a tensor of a name and shape out of a source state dict."""
 
 
 def _empty(*shape: int) -> Tensor:
@@ -105,16 +105,20 @@ class ConvUnit(nn.Module):
     @torch.no_grad()
     def assign(self, take: Take, conv: str, norm: str) -> None:
         """Take the float tensors of an ofa static net: prefixes of the convolution and norm."""
-        weight = take(f"{conv}.weight")
+        held = self.frozen if self.frozen is not None else self
+        assert isinstance(held.weight, Tensor)
+        weight = take(f"{conv}.weight", held.weight.shape)
+        channels = weight.shape[:1]
         factor = None
         if self.norm is None:
             if self.bias is not None:
-                self.bias.copy_(take(f"{conv}.bias"))
+                self.bias.copy_(take(f"{conv}.bias", channels))
         else:
-            gain, bias = take(f"{norm}.weight"), take(f"{norm}.bias")
+            gain, bias = take(f"{norm}.weight", channels), take(f"{norm}.bias", channels)
             if self.norm.kind == "batch":
-                mean = take(f"{norm}.running_mean")
-                inv_std = (take(f"{norm}.running_var") + self.norm.eps).rsqrt()
+                mean = take(f"{norm}.running_mean", channels)
+                variance = take(f"{norm}.running_var", channels)
+                inv_std = (variance + self.norm.eps).rsqrt()
                 if self.gain is None:
                     factor = (gain * inv_std).view(-1, 1, 1, 1)
                     bias = bias - mean * gain * inv_std

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,17 @@ import torch
 from tinytl.config import NetworkConfig
 from tinytl.data import ImageSplit, ImageStore, Split
 from tinytl.errors import TinyTLError
+from tinytl.layers import WeightBits
 from tinytl.memory import peak_memory
 from tinytl.network import build_network
 from tinytl.ofa_format import from_ofa, to_ofa
 from tinytl.plan import Plan
 from tinytl.tracker import allocator_peak_bytes, rss_growth_bytes
-from tinytl.train import EpochReport, TrainSettings, train
+from tinytl.train import TrainSettings, train
 from tinytl.trainable import Method
 
-_TRACKED_STEPS = 2
+_STEPS = 3
+_MAX_QUOTED_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class Measurement:
     """Predicted and measured memory of a training, and its pace.
 
     measured_peak_bytes: allocator peak over a whole run of train(): steps, validation and
-    checkpoint. step_seconds: mean time of one update of a whole batch, images included.
+    checkpoint. step_seconds: mean time of one update of a whole batch, from its images on, in a
+    warm process.
     """
 
     predicted_peak_bytes: int
@@ -48,56 +52,83 @@ class Measurement:
 
 
 def measure_training(
-    network: NetworkConfig, method: Method, plan: Plan, resolution: int, *, timed_steps: int = 3
+    network: NetworkConfig,
+    method: Method,
+    plan: Plan,
+    resolution: int,
+    *,
+    image_size: int | None = None,
+    weight_bits: WeightBits = 8,
 ) -> Measurement:
     """Train a randomly initialised network on random images and measure what that takes.
 
-    Memory and time do not depend on the values of weights and pixels.
+    Memory and time do not depend on the values of weights and pixels. image_size: side of the
+    stored images, None for the resolution; weight_bits: what frozen weights are stored in.
     """
-    predicted = peak_memory(network, method, plan, resolution)
-    model = build_network(network, method, generator=torch.Generator().manual_seed(0))
-    settings = TrainSettings(epochs=1)
+    image_size = image_size or resolution
+    predicted = peak_memory(
+        network, method, plan, resolution, image_size=image_size, frozen_bits=weight_bits
+    )
+    generator = torch.Generator().manual_seed(0)
+    model = build_network(network, method, weight_bits=weight_bits, generator=generator)
+    step_ends: list[float] = []
 
-    def run(steps: int) -> tuple[EpochReport, ...]:
-        store = random_store(network.num_classes, resolution, steps, plan)
-        with tempfile.TemporaryDirectory() as directory:
-            return train(
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        store = random_store(network.num_classes, image_size, _STEPS, plan, directory)
+
+        def run() -> None:
+            train(
                 model,
                 store,
                 resolution=resolution,
                 plan=plan,
-                settings=settings,
-                checkpoint=Path(directory) / "training.safetensors",
+                settings=TrainSettings(epochs=1),
+                checkpoint=directory / f"training-{len(step_ends)}.safetensors",
+                on_step=lambda done, total: step_ends.append(time.perf_counter()),
             )
 
-    # resident memory first: the allocator's profiler takes memory of its own
-    rss_growth = rss_growth_bytes(lambda: run(_TRACKED_STEPS))
-    step_seconds = run(timed_steps)[0].seconds / timed_steps
-    return Measurement(
-        predicted_peak_bytes=predicted.total_bytes,
-        measured_peak_bytes=allocator_peak_bytes(lambda: run(_TRACKED_STEPS)),
-        rss_growth_bytes=rss_growth,
-        step_seconds=step_seconds,
-        breakdown_bytes=predicted.breakdown,
-    )
+        # resident memory first: the allocator's profiler takes memory of its own
+        rss_growth = rss_growth_bytes(run)
+        run()
+        warm = step_ends[_STEPS:]
+        return Measurement(
+            predicted_peak_bytes=predicted.total_bytes,
+            measured_peak_bytes=allocator_peak_bytes(run),
+            rss_growth_bytes=rss_growth,
+            step_seconds=(warm[-1] - warm[0]) / (_STEPS - 1),
+            breakdown_bytes=predicted.breakdown,
+        )
 
 
-def random_store(num_classes: int, resolution: int, steps: int, plan: Plan) -> ImageStore:
-    """Random images for so many training steps and one evaluation step."""
+def random_store(
+    num_classes: int, image_size: int, steps: int, plan: Plan, directory: Path
+) -> ImageStore:
+    """Random images, kept in directory, for so many training steps and one evaluation step."""
     rng = np.random.default_rng(0)
     num_train = steps * plan.batch_size
     num_images = num_train + plan.micro_batch_size
-    images = rng.integers(256, size=(num_images, 3, resolution, resolution), dtype=np.uint8)
-    labels = torch.arange(num_images) % num_classes
+    images = np.lib.format.open_memmap(
+        directory / "images.npy", "w+", np.uint8, (num_images, 3, image_size, image_size)
+    )
+    for index in range(num_images):
+        images[index] = rng.integers(256, size=images.shape[1:], dtype=np.uint8)
+    labels = np.arange(num_images) % num_classes
     splits: dict[Split, ImageSplit] = {
         "train": ImageSplit(images[:num_train], labels[:num_train]),
         "val": ImageSplit(images[num_train:], labels[num_train:]),
     }
-    return ImageStore(splits, [str(label) for label in range(num_classes)], resolution)
+    return ImageStore(splits, [str(label) for label in range(num_classes)], image_size)
 
 
 def measure_in_fresh_process(
-    network: NetworkConfig, method: Method, plan: Plan, resolution: int
+    network: NetworkConfig,
+    method: Method,
+    plan: Plan,
+    resolution: int,
+    *,
+    image_size: int | None = None,
+    weight_bits: WeightBits = 8,
 ) -> Measurement:
     """measure_training in a process of its own. Raises TinyTLError where that fails."""
     request = {
@@ -105,6 +136,8 @@ def measure_in_fresh_process(
         "method": method.value,
         "plan": asdict(plan),
         "resolution": resolution,
+        "image_size": image_size,
+        "weight_bits": weight_bits,
     }
     process = subprocess.run(
         [sys.executable, "-m", "tinytl.measure"],
@@ -115,19 +148,23 @@ def measure_in_fresh_process(
         check=False,
     )
     if process.returncode != 0:
-        raise TinyTLError(f"the measuring process failed: {process.stderr.strip()[-2000:]}")
+        raise TinyTLError(
+            f"the measuring process ended with code {process.returncode}: "
+            f"{process.stderr.strip()[-_MAX_QUOTED_CHARACTERS:]}"
+        )
     return Measurement(**json.loads(process.stdout.splitlines()[-1]))
 
 
 def main() -> None:
     """Answer one request: JSON on standard input, JSON on standard output."""
     request: dict[str, Any] = json.load(sys.stdin)
-    plan = request["plan"]
     measurement = measure_training(
         from_ofa(request["network"]),
         Method(request["method"]),
-        Plan(**{**plan, "micro_batch_sizes": tuple(plan["micro_batch_sizes"])}),
+        Plan.from_dict(request["plan"]),
         request["resolution"],
+        image_size=request["image_size"],
+        weight_bits=request["weight_bits"],
     )
     sys.stdout.write(json.dumps(asdict(measurement)) + "\n")
 

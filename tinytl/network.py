@@ -16,6 +16,9 @@ from tinytl.layers import ConvUnit, SqueezeExcite, Take, WeightBits
 from tinytl.lite_residual import LiteResidual
 from tinytl.trainable import Method, set_trainable
 
+_HEAD = "classifier.linear"
+"""Where ofa's state dicts hold the classifier."""
+
 
 class Block(nn.Module):
     """A mobile inverted residual block with an optional lite residual module beside it."""
@@ -129,7 +132,9 @@ class Network(nn.Module):
         for block in self.blocks:
             x = block(x)
         if self.final_expand is not None:
-            x = self.feature_mix(self.final_expand(x).mean((2, 3), keepdim=True))
+            x = self.final_expand(x)
+            x = x.mean((2, 3), keepdim=True)
+            x = self.feature_mix(x)
             return x.flatten(1)
         x = self.feature_mix(x)
         return x.mean((2, 3))
@@ -209,52 +214,45 @@ def _randomize_frozen(network: Network, generator: torch.Generator | None) -> No
 def _assign(network: Network, state_dict: Mapping[str, Tensor]) -> None:
     unread = {key for key in state_dict if not key.endswith(".num_batches_tracked")}
 
-    def take(name: str) -> Tensor:
+    def take(name: str, shape: torch.Size) -> Tensor:
         if name not in state_dict:
             raise ConfigError(f"weights lack the tensor {name!r}")
         unread.discard(name)
-        return state_dict[name].float()
+        tensor = state_dict[name].float()
+        if tensor.shape != shape:
+            raise ConfigError(
+                f"tensor {name!r} must have the shape {tuple(shape)} but has {tuple(tensor.shape)}"
+            )
+        if not tensor.isfinite().all():
+            raise ConfigError(f"tensor {name!r} holds values that are not finite")
+        return tensor
 
-    try:
-        network.first_conv.assign(take, "first_conv.conv", "first_conv.bn")
-        for index, block in enumerate(network.blocks):
-            if isinstance(block, Block):
-                block.assign(take, f"blocks.{index}")
-                _assign_lite_residual(block, take, f"blocks.{index}.lite_residual", state_dict)
-        if network.final_expand is not None:
-            network.final_expand.assign(take, "final_expand_layer.conv", "final_expand_layer.bn")
-        network.feature_mix.assign(take, "feature_mix_layer.conv", "feature_mix_layer.bn")
-        _assign_classifier(network.classifier, take, state_dict)
-    except RuntimeError as error:
-        raise ConfigError(f"weights don't fit the network: {error}") from error
+    network.first_conv.assign(take, "first_conv.conv", "first_conv.bn")
+    for index, block in enumerate(network.blocks):
+        if isinstance(block, Block):
+            block.assign(take, f"blocks.{index}")
+            prefix = f"blocks.{index}.lite_residual"
+            given = {name for name in state_dict if name.startswith(f"{prefix}.")}
+            if block.lite_residual is None:
+                unread -= given
+            elif given:
+                _assign_parameters(block.lite_residual, take, prefix)
+    if network.final_expand is not None:
+        network.final_expand.assign(take, "final_expand_layer.conv", "final_expand_layer.bn")
+    network.feature_mix.assign(take, "feature_mix_layer.conv", "feature_mix_layer.bn")
+    head = {name for name in state_dict if name.startswith(f"{_HEAD}.")}
+    bias = state_dict.get(f"{_HEAD}.bias")
+    if head and (bias is None or len(bias) == network.config.num_classes):
+        _assign_parameters(network.classifier, take, _HEAD)
+    unread -= head
     if unread:
         raise ConfigError(f"weights hold unknown tensors: {sorted(unread)[:5]}")
 
 
 @torch.no_grad()
-def _assign_lite_residual(
-    block: Block, take: Take, prefix: str, state_dict: Mapping[str, Tensor]
-) -> None:
-    names = [name for name in state_dict if name.startswith(f"{prefix}.")]
-    if block.lite_residual is None:
-        for name in names:
-            take(name)
-    elif names:
-        for name, parameter in block.lite_residual.named_parameters():
-            parameter.copy_(take(f"{prefix}.{name}"))
-
-
-@torch.no_grad()
-def _assign_classifier(
-    classifier: nn.Linear, take: Take, state_dict: Mapping[str, Tensor]
-) -> None:
-    names = ("classifier.linear.weight", "classifier.linear.bias")
-    if not any(name in state_dict for name in names):
-        return
-    weight, bias = (take(name) for name in names)
-    if weight.shape == classifier.weight.shape:
-        classifier.weight.copy_(weight)
-        classifier.bias.copy_(bias)
+def _assign_parameters(module: nn.Module, take: Take, prefix: str) -> None:
+    for name, parameter in module.named_parameters():
+        parameter.copy_(take(f"{prefix}.{name}", parameter.shape))
 
 
 def cross_entropy_sum(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:

@@ -30,28 +30,30 @@ _ACTIVATIONS = {"relu", "relu6", "h_swish"}
 def from_ofa(config: Mapping[str, Any]) -> NetworkConfig:
     """The network that an ofa static `config` dict describes. Raises ConfigError; reads only."""
     try:
-        family = _FAMILIES[config["name"]]
-    except KeyError as error:
-        raise ConfigError(
-            f"network name must be one of {sorted(_FAMILIES)} but got {config.get('name')!r}"
-        ) from error
-    try:
-        classifier = config["classifier"]
-        final_expand = config.get("final_expand_layer")
-        return check_network(
-            NetworkConfig(
-                family=family,
-                norm=_read_norm(config.get("bn"), family),
-                first_conv=_read_conv(config["first_conv"]),
-                blocks=tuple(_read_block(block) for block in config["blocks"]),
-                final_expand=None if final_expand is None else _read_conv(final_expand),
-                feature_mix=_read_conv(config["feature_mix_layer"]),
-                num_classes=classifier["out_features"],
-                dropout_rate=classifier.get("dropout_rate", 0.0),
-            )
-        )
-    except (KeyError, TypeError, AttributeError) as error:
+        return check_network(_read_network(config))
+    except ConfigError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"network config is malformed: {error!r}") from error
+
+
+def _read_network(config: Mapping[str, Any]) -> NetworkConfig:
+    name = config["name"]
+    if name not in _FAMILIES:
+        raise ConfigError(f"network name must be one of {sorted(_FAMILIES)} but got {name!r}")
+    family = _FAMILIES[name]
+    classifier = config["classifier"]
+    final_expand = config.get("final_expand_layer")
+    return NetworkConfig(
+        family=family,
+        norm=_read_norm(config.get("bn"), family),
+        first_conv=_read_conv(config["first_conv"]),
+        blocks=tuple(_read_block(block) for block in config["blocks"]),
+        final_expand=None if final_expand is None else _read_conv(final_expand),
+        feature_mix=_read_conv(config["feature_mix_layer"]),
+        num_classes=classifier["out_features"],
+        dropout_rate=classifier.get("dropout_rate", 0.0),
+    )
 
 
 def _read_norm(bn: Mapping[str, Any] | None, family: Family) -> NormConfig:
@@ -195,13 +197,15 @@ def _write_conv(conv: ConvConfig) -> dict[str, Any]:
 def _write_block(block: BlockConfig | None) -> dict[str, Any]:
     if block is None:
         return {"name": "ResidualBlock", "conv": {"name": "ZeroLayer"}, "shortcut": _IDENTITY}
+    # ofa reads a ratio of 1 as "no expansion"; where mid_channels is given, it decides
+    ratio = 1 if not block.has_expansion else max(2, block.mid_channels / block.in_channels)
     conv: dict[str, Any] = {
         "name": "MBConvLayer",
         "in_channels": block.in_channels,
         "out_channels": block.out_channels,
         "kernel_size": block.kernel_size,
         "stride": block.stride,
-        "expand_ratio": block.mid_channels / block.in_channels if block.has_expansion else 1,
+        "expand_ratio": ratio,
         "mid_channels": block.mid_channels if block.has_expansion else None,
         "act_func": block.activation,
         "use_se": block.squeeze_excite,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tinytl.errors import ConfigError
 
@@ -25,20 +26,35 @@ class Plan:
     optimizer_bits: OptimizerBits = 32
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1 but got {self.batch_size}")
+        if not _is_positive(self.batch_size):
+            raise ConfigError(
+                f"batch_size must be an integer of at least 1 but got {self.batch_size!r}"
+            )
         if len(self.micro_batch_sizes) != 1:
             raise ConfigError(
-                f"micro_batch_sizes must have one entry but got {self.micro_batch_sizes}"
+                f"micro_batch_sizes must have one entry but got {self.micro_batch_sizes!r}"
             )
-        if not 1 <= self.micro_batch_size <= self.batch_size:
+        if not _is_positive(self.micro_batch_size) or self.micro_batch_size > self.batch_size:
             raise ConfigError(
-                f"micro-batch size must be between 1 and the batch size {self.batch_size} "
-                f"but got {self.micro_batch_size}"
+                f"micro-batch size must be an integer between 1 and the batch size "
+                f"{self.batch_size} but got {self.micro_batch_size!r}"
             )
         if self.optimizer_bits != 32:
-            raise ConfigError(f"optimizer_bits must be 32 but got {self.optimizer_bits}")
+            raise ConfigError(f"optimizer_bits must be 32 but got {self.optimizer_bits!r}")
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Plan:
+        """The plan whose dataclasses.asdict this is, perhaps after a way through JSON."""
+        try:
+            sizes = tuple(data["micro_batch_sizes"])
+            return Plan(**{**data, "micro_batch_sizes": sizes})
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"not a training plan: {data!r}") from error
 
     @property
     def micro_batch_size(self) -> int:
         return self.micro_batch_sizes[0]
+
+
+def _is_positive(value: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

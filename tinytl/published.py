@@ -18,6 +18,7 @@ from tinytl.config import (
     ConvConfig,
     LiteResidualConfig,
     NetworkConfig,
+    conv_size,
     without_lite_residuals,
 )
 from tinytl.trainable import Method
@@ -164,11 +165,6 @@ def _walk(network: NetworkConfig, method: Method, resolution: int, tape: _Tape) 
         size = 1
     _walk_conv(network.feature_mix, method, size, tape)
     tape.weighted(network.feature_mix.out_channels, network.num_classes, trained=True)
-
-
-def conv_size(size: int, kernel_size: int, stride: int) -> int:
-    """Output size of a convolution with padding kernel_size // 2."""
-    return (size + 2 * (kernel_size // 2) - kernel_size) // stride + 1
 
 
 def _walk_conv(conv: ConvConfig, method: Method, size: int, tape: _Tape) -> int:

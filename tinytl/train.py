@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from tinytl.checkpoint import (
 from tinytl.data import Augmentation, ImageSplit, ImageStore
 from tinytl.errors import BundleError, CancelledError, TinyTLError
 from tinytl.network import Network, cross_entropy_sum
+from tinytl.ofa_format import to_ofa
 from tinytl.plan import Plan
 from tinytl.trainable import Method
 
@@ -43,19 +45,22 @@ class TrainSettings:
     epochs: int = 10
     learning_rate: float | None = None
     label_smoothing: float = 0.1
-    dropout_rate: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise TinyTLError(f"epochs must be at least 1 but got {self.epochs}")
+        for name, at_least in (("epochs", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < at_least:
+                raise TinyTLError(
+                    f"{name} must be an integer of at least {at_least} but got {value!r}"
+                )
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise TinyTLError(f"learning_rate must be positive but got {self.learning_rate}")
-        for name in ("label_smoothing", "dropout_rate"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise TinyTLError(f"{name} must be at least 0 and below 1 but got {value}")
+        if not 0 <= self.label_smoothing < 1:
+            raise TinyTLError(
+                f"label_smoothing must be at least 0 and below 1 but got {self.label_smoothing}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +122,7 @@ def evaluate(network: Network, split: ImageSplit, *, resolution: int, batch_size
     for start in range(0, len(split), batch_size):
         indices = range(start, min(start + batch_size, len(split)))
         logits = network(split.batch(indices, resolution))
-        labels = split.labels[start : start + len(indices)]
+        labels = split.labels_of(indices)
         correct += int((logits.argmax(1) == labels).sum())
     return correct / len(split)
 
@@ -146,7 +151,11 @@ class _Run:
             "resolution": resolution,
             "plan": asdict(plan),
             "settings": asdict(settings),
+            "network": to_ofa(network.config),
             "method": network.method.value,
+            "frozen_values": _digest(network),
+            "classes": list(store.classes),
+            "images": [store.image_size, *(len(store.split(name)) for name in ("train", "val"))],
         }
 
     def train_epoch(
@@ -166,7 +175,13 @@ class _Run:
                 cosine = math.cos(math.pi * done / total_steps)
                 group["lr"] = self.learning_rate * (1 + cosine) / 2
             indices = [int(i) for i in order[step * batch_size : (step + 1) * batch_size]]
-            total_loss += self.train_step(indices, epoch)
+            loss = self.train_step(indices, epoch)
+            if not math.isfinite(loss):
+                raise TinyTLError(
+                    f"the loss became {loss} in epoch {epoch}, step {step}; "
+                    f"try a learning rate below {self.learning_rate:g}"
+                )
+            total_loss += loss
             on_step(done + 1, total_steps)
         return total_loss / num_images
 
@@ -190,13 +205,13 @@ class _Run:
     ) -> float:
         """Add a micro-batch's share of the whole batch's gradient; returns its summed loss."""
         logits = self.network(images, self._dropout_mask(indices, seed))
-        labels = self.split.labels[indices]
+        labels = self.split.labels_of(indices)
         loss = cross_entropy_sum(logits, labels, self.settings.label_smoothing)
         (loss / batch_size).backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
     def _dropout_mask(self, indices: list[int], seed: tuple[int, int]) -> Tensor | None:
-        rate = self.settings.dropout_rate
+        rate = self.network.config.dropout_rate
         if rate == 0:
             return None
         features = self.network.classifier.in_features
@@ -223,6 +238,16 @@ class _Run:
             return [EpochReport(**report) for report in header["history"]]
         except (KeyError, TypeError) as error:
             raise BundleError(f"checkpoint {path.name} is damaged: {error!r}") from error
+
+
+def _digest(network: Network) -> str:
+    """Names the values of everything that training leaves as it is."""
+    trained = network.trained_parameters().keys()
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        if name not in trained:
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _as_json(value: Any) -> Any:

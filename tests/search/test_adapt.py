@@ -242,7 +242,7 @@ def test_every_calibration_batch_has_its_share_of_each_class(supernet, monkeypat
     batches = []
 
     def record(indices, resolution):
-        batches.append(torch.bincount(split.labels[list(indices)], minlength=3).tolist())
+        batches.append(torch.bincount(split.labels_of(list(indices)), minlength=3).tolist())
         return torch.zeros(len(indices), 3, resolution, resolution, dtype=torch.uint8)
 
     monkeypatch.setattr(split, "batch", record)

@@ -26,7 +26,7 @@ def make_space(supernet_id=PROXYLESS, **changes):
 
 
 def price_bytes(space, method, num_classes=10):
-    return lambda candidate: price(space.supernet, candidate, method, num_classes).total_bytes
+    return lambda candidate: price(space, candidate, method, num_classes).total_bytes
 
 
 @pytest.mark.parametrize("method", list(Method))
@@ -37,7 +37,7 @@ def test_price_is_the_peak_of_the_network(method):
     network = network_of(space.supernet, candidate, method, 7)
     assert without_lite_residuals(network) == plain
     assert network.has_lite_residual == method.uses_lite_residual
-    peak = price(space.supernet, candidate, method, 7)
+    peak = price(space, candidate, method, 7)
     assert peak == peak_memory(network, method, candidate.plan, candidate.resolution)
 
 

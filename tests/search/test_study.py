@@ -179,7 +179,7 @@ def test_misuse():
 
 def test_with_the_real_price():
     def real_price(candidate):
-        return price(SPACE.supernet, candidate, Method.LITE_RESIDUAL_BIAS, 10).total_bytes
+        return price(SPACE, candidate, Method.LITE_RESIDUAL_BIAS, 10).total_bytes
 
     study = Study(SPACE, real_price, limit_bytes=5_000_000, seed=0)
     for _ in range(3):

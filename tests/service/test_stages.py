@@ -58,7 +58,10 @@ def measured_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Measurements on a machine where only micro-batches up to 3 stay under 24 MB."""
     sizes: list[int] = []
 
-    def measure(network: object, method: object, plan: Plan, resolution: int) -> Measurement:
+    def measure(
+        network: object, method: object, plan: Plan, resolution: int, *, image_size: int
+    ) -> Measurement:
+        assert image_size >= resolution
         sizes.append(plan.micro_batch_size)
         return Measurement(
             predicted_peak_bytes=20_000_000,

@@ -91,12 +91,40 @@ def _with_config(**changes):
         (lambda e: e.update({"config.json": b"[]"}), "no bundle of tinyfit"),
         (_with_config(format_version=99), "format version 99"),
         (_with_config(method="magic"), "'magic'"),
-        (_with_config(weight_bits=32), "no bundle of tinyfit"),
+        (_with_config(weight_bits=32), "tensors are not those"),
+        (_with_config(weight_bits=4), "8 or 32 but got 4"),
+        (_with_config(classes=["red"]), "2 different names"),
+        (_with_config(classes=["red", "red"]), "2 different names"),
+        (_with_config(preprocessing={"resolution": "48"}), "resolution must be from 1"),
+        (_with_config(plan={"batch_size": 4.5, "micro_batch_sizes": [1]}), "4.5"),
+        (_with_config(plan=None), "not a training plan"),
     ],
 )
 def test_damaged_bundles_are_refused(small_bundle, change, message):
     _rewrite(small_bundle, change)
     with pytest.raises(BundleError, match=message):
+        tinytl.load(small_bundle)
+
+
+def test_a_network_far_larger_than_the_file_is_refused_before_it_is_made(small_bundle):
+    def change(entries):
+        config = json.loads(entries["config.json"])
+        config["network"]["feature_mix_layer"]["out_channels"] = 65_536
+        config["network"]["classifier"]["out_features"] = 100_000_000
+        entries["config.json"] = json.dumps(config).encode()
+
+    _rewrite(small_bundle, change)
+    with pytest.raises(BundleError, match="tensors are not those"):
+        tinytl.load(small_bundle)
+
+
+def test_compressed_entries_are_refused(small_bundle):
+    with zipfile.ZipFile(small_bundle) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(small_bundle, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    with pytest.raises(BundleError, match="must be stored as it is"):
         tinytl.load(small_bundle)
 
 

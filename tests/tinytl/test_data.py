@@ -135,6 +135,19 @@ def test_no_flip_where_none_is_wanted(store):
     assert not any(torch.equal(image, mirrored) for image in square)
 
 
+def test_half_of_the_images_are_flipped_where_that_is_wanted(store):
+    split = store.split("train")
+    augmentation = Augmentation(min_crop_scale=1)
+    plain = Augmentation(min_crop_scale=1, horizontal_flip=False)
+    flipped = 0
+    for epoch in range(20):
+        image = split.augmented_batch([0], 48, augmentation, (0, epoch))
+        same = split.augmented_batch([0], 48, plain, (0, epoch))
+        assert torch.equal(image, same) or torch.equal(image, same.flip(3))
+        flipped += not torch.equal(image, same)
+    assert 3 <= flipped <= 17
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5])
 def test_a_crop_scale_out_of_range_is_quoted(value):
     with pytest.raises(DataError, match=str(value)):

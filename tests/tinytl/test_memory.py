@@ -22,38 +22,43 @@ MOBILENETV3 = "ofa_mbv3_d234_e346_k357_w1.0"
 _PLANS = (Plan(batch_size=1, micro_batch_sizes=(1,)), Plan(batch_size=4, micro_batch_sizes=(2,)))
 
 
-def _measured_peak(network, method, plan, resolution):
+def _measured_peak(network, method, plan, resolution, image_size, directory):
     model = build_network(network, method, generator=torch.Generator().manual_seed(0))
     alive = allocator_peak_bytes(lambda: None) - sum(
         tensor.nbytes for tensor in itertools.chain(model.parameters(), model.buffers())
     )
 
     def work():
-        store = random_store(network.num_classes, resolution, 2, plan)
+        store = random_store(network.num_classes, image_size, 2, plan, directory)
         train(model, store, resolution=resolution, plan=plan, settings=TrainSettings(epochs=1))
 
     return allocator_peak_bytes(work) - alive
 
 
-def _check(network, method, plan, resolution):
-    predicted = peak_memory(network, method, plan, resolution)
-    measured = _measured_peak(network, method, plan, resolution)
-    assert measured <= predicted.total_bytes
-    assert predicted.total_bytes <= 1.1 * measured + 100_000
-    assert sum(predicted.breakdown.values()) == predicted.total_bytes
+@pytest.fixture
+def check(tmp_path):
+    def run(network, method, plan, resolution, image_size=None):
+        image_size = image_size or resolution
+        predicted = peak_memory(network, method, plan, resolution, image_size=image_size)
+        measured = _measured_peak(network, method, plan, resolution, image_size, tmp_path)
+        assert measured <= predicted.total_bytes
+        assert predicted.total_bytes <= 1.1 * measured + 100_000
+        assert sum(predicted.breakdown.values()) == predicted.total_bytes
+
+    return run
 
 
 @pytest.mark.parametrize("plan", _PLANS, ids=str)
 @pytest.mark.parametrize("group_norm", [False, True], ids=["batch_norm", "group_norm"])
 @pytest.mark.parametrize("method", list(Method))
-def test_prediction_covers_the_allocator_peak(small_network, method, group_norm, plan):
+def test_prediction_covers_the_allocator_peak(small_network, check, method, group_norm, plan):
     network = small_network(lite=method.uses_lite_residual, group_norm=group_norm)
-    _check(network, method, plan, 48)
+    check(network, method, plan, 48)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("supernet", [PROXYLESS, MOBILENETV3])
-def test_prediction_covers_random_subnets(supernet, seed):
+def test_prediction_covers_random_subnets(supernet, check, seed):
     rng = random.Random(seed)
     spec = SupernetSpec.parse(supernet)
     method = rng.choice(list(Method))
@@ -61,9 +66,31 @@ def test_prediction_covers_random_subnets(supernet, seed):
     if method.uses_lite_residual:
         network = with_lite_residuals(network)
     batch_size = rng.choice([1, 4])
-    micro_batch_size = rng.choice([1, batch_size])
-    plan = Plan(batch_size=batch_size, micro_batch_sizes=(micro_batch_size,))
-    _check(network, method, plan, rng.choice([48, 80, 96]))
+    plan = Plan(batch_size=batch_size, micro_batch_sizes=(rng.choice([1, batch_size]),))
+    check(network, method, plan, rng.choice([48, 80, 96]))
+
+
+@pytest.mark.parametrize(
+    ("supernet", "method", "batch_size", "resolution", "num_classes", "image_size"),
+    [
+        ("ofa_proxyless_d234_e346_k357_w1.3", Method.BIAS, 3, 80, 1000, None),
+        ("ofa_proxyless_d234_e346_k357_w1.3", Method.NORM_HEAD, 1, 97, 2, None),
+        ("ofa_proxyless_d234_e346_k357_w1.3", Method.LITE_RESIDUAL, 3, 48, 102, None),
+        ("ofa_mbv3_d234_e346_k357_w1.2", Method.HEAD, 1, 160, 1000, None),
+        (PROXYLESS, Method.HEAD, 1, 48, 10, 512),
+        (PROXYLESS, Method.LITE_RESIDUAL_BIAS, 1, 48, 10, 512),
+    ],
+)
+def test_cases_that_were_once_predicted_too_low(
+    supernet, check, method, batch_size, resolution, num_classes, image_size
+):
+    """Padded layouts, a map held too long, large stored images."""
+    spec = SupernetSpec.parse(supernet)
+    network = spec.network_config(spec.smallest, num_classes)
+    if method.uses_lite_residual:
+        network = with_lite_residuals(network)
+    plan = Plan(batch_size=batch_size, micro_batch_sizes=(batch_size,))
+    check(network, method, plan, resolution, image_size)
 
 
 def test_a_smaller_micro_batch_takes_less(small_network):

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 
+from search.architecture import SupernetSpec
 from search.spec import proxyless_mobile
 from tinytl.config import with_lite_residuals, without_lite_residuals
 from tinytl.errors import ConfigError
@@ -31,6 +32,28 @@ def test_leaves_its_input_alone(network):
     assert config == before
 
 
+@pytest.mark.parametrize("config", [None, [], {}, {"name": []}, {"name": "ProxylessNASNets"}])
+def test_what_is_no_config_is_refused(config):
+    with pytest.raises(ConfigError):
+        from_ofa(config)
+
+
+def test_an_infinite_expansion_is_refused(network):
+    config = to_ofa(network)
+    config["blocks"][2]["conv"].update(expand_ratio=float("inf"), mid_channels=None)
+    with pytest.raises(ConfigError, match="malformed"):
+        from_ofa(config)
+
+
+def test_every_lite_residual_strides_as_its_block():
+    """Also at width 0.35, where the published grouping merges two stages."""
+    spec = SupernetSpec.parse("ofa_proxyless_d234_e346_k357_w0.35")
+    network = with_lite_residuals(spec.network_config(spec.smallest, 5))
+    blocks = network.active_blocks[1:]
+    assert [b.lite_residual.stride for b in blocks] == [b.stride for b in blocks]
+    assert [b.lite_residual.kernel_size for b in blocks] == [5] * 11
+
+
 def test_lite_residuals_follow_the_nominal_resolution(network):
     """The published rule: kernel 5, smaller where the nominal map is; none in the first block."""
     modules = [block.lite_residual for block in with_lite_residuals(network).active_blocks]
@@ -47,8 +70,17 @@ def test_lite_residuals_follow_the_nominal_resolution(network):
         (("first_conv", "act_func"), "tanh", "'tanh'"),
         (("first_conv", "groups"), 3, "groups must be 1 but got 3"),
         (("blocks", 2, "conv", "name"), "ReducedMBConvLayer", "'ReducedMBConvLayer'"),
-        (("blocks", 2, "conv", "in_channels"), 99, "block 2 takes 99 channels"),
-        (("classifier", "out_features"), 1, "num_classes must be at least 2 but got 1"),
+        (("blocks", 1, "conv", "in_channels"), 24, "block 1 takes 24 channels, but gets 16"),
+        (("blocks", 2, "conv", "in_channels"), 24, "block 2 has a shortcut"),
+        (("blocks", 2, "conv", "mid_channels"), 12, "mid_channels must be a multiple of 8"),
+        (("blocks", 2, "conv", "stride"), 3, "stride must be 1 or 2 but got 3"),
+        (("blocks", 2, "conv", "kernel_size"), 4, "kernel_size must be odd"),
+        (("bn", "eps"), -1, "eps must be between 0 and 1 but got -1"),
+        (
+            ("classifier", "out_features"),
+            1,
+            "num_classes must be an integer .* got 1",
+        ),
         (("blocks", 1), None, "malformed"),
     ],
 )
