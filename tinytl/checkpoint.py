@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tinytl.errors import BundleError
+from tinytl.errors import BundleError, TinyTLError
 
 _HEADER_KEY = "header"
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -24,7 +24,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     """Write tensors and a JSON header to path atomically: readers see the old file or the new."""
     with written_whole(path) as partial:
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, partial, metadata={_HEADER_KEY: json.dumps(header)})
+        try:
+            save_file(contiguous, partial, metadata={_HEADER_KEY: json.dumps(header)})
+        except SafetensorError as error:  # a full disk, say
+            raise TinyTLError(f"can't write {path.name}: {error}") from error
 
 
 @contextmanager

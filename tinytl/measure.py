@@ -32,7 +32,6 @@ from tinytl.train import TrainSettings, train
 from tinytl.trainable import Method
 
 _STEPS = 3
-_MAX_QUOTED_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +147,9 @@ def measure_in_fresh_process(
         check=False,
     )
     if process.returncode != 0:
+        reason = process.stderr.strip().splitlines()[-1:] or ["it said nothing, as when killed"]
         raise TinyTLError(
-            f"the measuring process ended with code {process.returncode}: "
-            f"{process.stderr.strip()[-_MAX_QUOTED_CHARACTERS:]}"
+            f"the measuring process ended with code {process.returncode}: {reason[0]}"
         )
     return Measurement(**json.loads(process.stdout.splitlines()[-1]))
 

@@ -34,7 +34,7 @@ def make_store(counts=(40, 8, 24), seed=0):
             batch[:, label % 3, 13 * label : 13 * label + 13] += 130
             images.append(batch)
             labels += [label] * count
-        return ImageSplit(np.concatenate(images), torch.tensor(labels))
+        return ImageSplit(np.concatenate(images), np.array(labels))
 
     splits = {"train": split(counts), "val": split((20, 20, 20)), "test": split((1, 1, 1))}
     return ImageStore(splits, ("top", "middle", "bottom"), 40)

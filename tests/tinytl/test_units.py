@@ -20,7 +20,9 @@ def test_parse_size(text, expected):
     assert parse_size(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "MB", "-5MB", "5 apples", "1e9", "0", "0.4", "5MB5"])
+@pytest.mark.parametrize(
+    "text", ["", "MB", "-5MB", "5 apples", "1e9", "0", "0.4", "5MB5", "1" * 400 + ".5GB"]
+)
 def test_parse_size_quotes_what_it_refuses(text):
     with pytest.raises(TinyTLError, match="size") as caught:
         parse_size(text)
