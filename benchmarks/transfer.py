@@ -4,7 +4,8 @@
 
 The subnet is the supernet's middle one (kernel 5, expand ratio 4, depth 3), not adapted before:
 each method starts from the pretrained weights with recalibrated norm statistics, fresh lite
-residuals and a fresh head. Finished runs are kept in --results and not repeated.
+residuals and a fresh head. Finished runs are kept in --results and not repeated: delete the file
+after a change of the code.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tinytl.config import LiteResidualSize
 from tinytl.data import ImageStore, Sample, ingest, split_samples
 from tinytl.network import build_network
 from tinytl.plan import Plan
-from tinytl.train import TrainSettings, evaluate, train
+from tinytl.train import DEFAULT_LEARNING_RATES, TrainSettings, evaluate, train
 from tinytl.trainable import Method
 
 _DEFAULT_METHODS = "head,lite_residual+bias"
