@@ -96,11 +96,10 @@ def _key(path: Path, method: Method, seed: int, arguments: argparse.Namespace) -
         arguments.resolution,
         arguments.epochs,
         arguments.batch_size,
-        arguments.learning_rate,
+        arguments.learning_rate or DEFAULT_LEARNING_RATES[method],
     ]
-    return (
-        f"{path.stem} {method.value} {seed} {hashlib.sha256(repr(decisive).encode()).hexdigest()}"
-    )
+    digest = hashlib.sha256(repr(decisive).encode()).hexdigest()
+    return f"{path.stem} {method.value} {seed} {digest}"
 
 
 def _load_results(path: Path | None) -> dict[str, Any]:
