@@ -395,3 +395,10 @@ print(*{"torch", "ofa", "optuna", "sklearn"} & set(sys.modules))
     command = [sys.executable, "-W", "ignore", "-c", code, str(settings.data_dir)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_no_page_needs_another_host(client: httpx.Client) -> None:
+    """FastAPI's own documentation pages would: they are off, the document itself is there."""
+    assert client.get("/docs").status_code == 404
+    assert client.get("/openapi.json").json()["info"]["title"] == "tinyfit"
+    assert "://" not in client.get("/").text.replace("http://127.0.0.1", "")
