@@ -1,0 +1,154 @@
+"""What training stock modules takes: the stock network of a config, and Inception-V3.
+
+One step of torch.optim.Adam on the whole batch, in a fresh process: `python -m
+benchmarks.stock_memory` reads a request as JSON from standard input and prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.inception import InceptionV3
+from benchmarks.stock import StockNetwork
+from tinytl.config import NetworkConfig
+from tinytl.data import IMAGE_MEAN, IMAGE_STD
+from tinytl.errors import TinyTLError
+from tinytl.ofa_format import from_ofa, to_ofa
+from tinytl.tracker import measure_peaks, rss_growth_bytes
+from tinytl.trainable import Method
+
+_TIMED_STEPS = 5
+_REPOSITORY = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockMeasurement:
+    """Memory and pace of a training of stock modules.
+
+    storage_peak_bytes and allocator_peak_bytes: of one step after a warm-up step, with what was
+    alive before (weights, gradients, Adam's state), without the stored images. rss_growth_bytes:
+    growth of resident memory through the first two steps, beyond weights and stored images.
+    step_seconds: the median of several warm steps, without instruments.
+    """
+
+    storage_peak_bytes: int
+    allocator_peak_bytes: int
+    rss_growth_bytes: int | None
+    step_seconds: float
+
+
+def measure_stock_in_fresh_process(
+    network: NetworkConfig, method: Method, *, batch_size: int, resolution: int
+) -> StockMeasurement:
+    """Train the config's StockNetwork, its lite residuals standardized as the published ones.
+
+    Raises TinyTLError where the process fails.
+    """
+    request = {"network": to_ofa(network), "method": method.value, "classes": network.num_classes}
+    return _in_fresh_process({**request, "batch_size": batch_size, "resolution": resolution})
+
+
+def measure_inception_in_fresh_process(
+    *, batch_size: int, resolution: int, num_classes: int
+) -> StockMeasurement:
+    """Fine-tune all of InceptionV3. Raises TinyTLError where the process fails."""
+    request = {"network": None, "classes": num_classes}
+    return _in_fresh_process({**request, "batch_size": batch_size, "resolution": resolution})
+
+
+def measure_step(
+    network: nn.Module, *, batch_size: int, resolution: int, num_classes: int
+) -> StockMeasurement:
+    """Train network on random uint8 images: memory does not depend on the values of pixels."""
+    shape = (batch_size, 3, resolution, resolution)
+    images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    labels = torch.arange(batch_size) % num_classes
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        batch = _normalize(torch.from_numpy(images))
+        loss = F.cross_entropy(network(batch), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def first_steps() -> None:
+        step()
+        step()
+
+    # resident memory first: the instruments take memory of their own
+    rss_growth = rss_growth_bytes(first_steps)
+    seconds = []
+    for _ in range(_TIMED_STEPS):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    peaks = measure_peaks(step)
+    return StockMeasurement(
+        storage_peak_bytes=peaks.storage_bytes,
+        allocator_peak_bytes=peaks.allocator_bytes,
+        rss_growth_bytes=rss_growth,
+        step_seconds=median(seconds),
+    )
+
+
+def _normalize(images: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) -> float32, contiguous, as torchvision's transforms make them."""
+    mean = torch.tensor(IMAGE_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGE_STD).view(3, 1, 1)
+    return images.float().div_(255).sub_(mean).div_(std)
+
+
+def _in_fresh_process(request: dict[str, Any]) -> StockMeasurement:
+    process = subprocess.run(
+        [sys.executable, "-m", "benchmarks.stock_memory"],
+        input=json.dumps(request),
+        env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+        cwd=_REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode != 0:
+        reason = process.stderr.strip().splitlines()[-1:] or ["it said nothing, as when killed"]
+        raise TinyTLError(
+            f"the measuring process ended with code {process.returncode}: {reason[0]}"
+        )
+    return StockMeasurement(**json.loads(process.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    """Answer one request: JSON on standard input, JSON on standard output."""
+    request: dict[str, Any] = json.load(sys.stdin)
+    torch.manual_seed(0)
+    network: nn.Module
+    if request["network"] is None:
+        network = InceptionV3(request["classes"])
+    else:
+        config, method = from_ofa(request["network"]), Method(request["method"])
+        network = StockNetwork(config, method, standardize_lite_residuals=True)
+    measurement = measure_step(
+        network,
+        batch_size=request["batch_size"],
+        resolution=request["resolution"],
+        num_classes=request["classes"],
+    )
+    sys.stdout.write(json.dumps(asdict(measurement)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
