@@ -74,7 +74,7 @@ def parse_spec(content: Any) -> Spec:
         network=with_lite_residuals(network) if method.uses_lite_residual else network,
         method=method,
         resolution=_integer(values, "resolution", _RESOLUTIONS),
-        plan=Plan(batch_size=batch_size, micro_batch_sizes=(micro_batch_size,)),
+        plan=Plan.whole(batch_size, micro_batch_size),
         frozen_param_bits=8 if bits == 8 else 32,
     )
 

@@ -138,6 +138,19 @@ class NetworkConfig:
         return tuple(block for block in self.blocks if block is not None)
 
     @property
+    def part_stages(self) -> tuple[int, ...]:
+        """The stage of each part that a map passes: the stem, the active blocks, the tail.
+
+        A stage begins after each part that halves the map, the stem apart: its blocks get maps of
+        one size. Stages count from 0.
+        """
+        stages, stage = [0], 0
+        for block in self.active_blocks:
+            stages.append(stage)
+            stage += block.stride - 1
+        return (*stages, stage)
+
+    @property
     def has_lite_residual(self) -> bool:
         return any(block.lite_residual for block in self.active_blocks)
 

@@ -27,3 +27,7 @@ class BundleError(TinyTLError):
 
 class CancelledError(TinyTLError):
     """The caller asked the running work to stop."""
+
+
+class DivergenceError(TinyTLError):
+    """Raised when a training's loss is no longer finite."""

@@ -1,5 +1,9 @@
 """A convolution with its norm and activation, and squeeze-and-excite, frozen or trained.
 
+Layers run forward and backward explicitly: forward pushes what backward will need on a tape,
+backward pops it, last in, first out. So what is stored, and for how long, is written here and
+nowhere else. backward may overwrite the gradient that it is given.
+
 Parameters are named for tinytl.trainable: `weight` (a parameter only where it is trained),
 `gain` (where norm gains are trained), `bias`.
 """
@@ -7,14 +11,23 @@ Parameters are named for tinytl.trainable: `weight` (a parameter only where it i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytl.config import Activation, NormConfig, largest_divisor
-from tinytl.frozen import convolve, frozen_conv, frozen_statistics_norm, group_norm, rectify
+from tinytl.convolution import (
+    convolve,
+    convolve_frozen,
+    frozen_input_gradient,
+    input_gradient,
+    weight_gradient,
+)
+from tinytl.gradients import Gradients, learns
+from tinytl.masks import mask_, open_mask, rectify_
+from tinytl.norms import frozen_norm_, frozen_norm_backward_, group_norm, group_norm_backward
 from tinytl.quantize import quantize
 from tinytl.trainable import Method
 
@@ -22,13 +35,12 @@ WeightBits = Literal[8, 32]
 Take = Callable[[str, torch.Size], Tensor]
 """Takes a tensor of a name and shape out of a source state dict."""
 
-
-def _empty(*shape: int) -> Tensor:
-    return torch.zeros(shape)
+Tape = list[Any]
+"""What forward leaves for backward, a stack."""
 
 
 def _parameter(*shape: int) -> nn.Parameter:
-    return nn.Parameter(_empty(*shape))
+    return nn.Parameter(torch.zeros(shape))
 
 
 class FrozenWeight(nn.Module):
@@ -60,7 +72,23 @@ def standardize(weight: Tensor, eps: float) -> Tensor:
     """Weight standardization (arXiv 1903.10520): mean 0 and deviation 1 per output channel."""
     centered = weight - weight.mean((1, 2, 3), keepdim=True)
     deviation = centered.flatten(1).std(1).view(-1, 1, 1, 1)
-    return centered / (deviation + eps)
+    return centered.div_(deviation + eps)
+
+
+def standardize_backward(grad: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Gradient of standardize's weight.
+
+    With c = w - mean(w), s = std(w) (n - 1 in its denominator) and z = c / (s + eps):
+    dw = (g - mean(g)) / (s + eps) - c * sum(g * c) / ((n - 1) * s * (s + eps)^2).
+    """
+    num_values = weight[0].numel()
+    centered = weight - weight.mean((1, 2, 3), keepdim=True)
+    deviation = centered.flatten(1).std(1).view(-1, 1, 1, 1)
+    spread = deviation + eps
+    along = (grad * centered).sum((1, 2, 3), keepdim=True)
+    along.div_((num_values - 1) * deviation * spread**2)
+    grad = (grad - grad.mean((1, 2, 3), keepdim=True)).div_(spread)
+    return grad.sub_(centered.mul_(along))
 
 
 class ConvUnit(nn.Module):
@@ -99,7 +127,7 @@ class ConvUnit(nn.Module):
         self.gain = _parameter(out_channels) if keeps_gain else None
         self.bias = _parameter(out_channels) if norm is not None or has_bias else None
         if keeps_gain and norm is not None and norm.kind == "batch":
-            self.register_buffer("mean", _empty(out_channels))
+            self.register_buffer("mean", torch.zeros(out_channels))
             self.register_buffer("inv_std", torch.ones(out_channels))
 
     @torch.no_grad()
@@ -133,41 +161,131 @@ class ConvUnit(nn.Module):
             self.weight.copy_(weight)
             return
         assert self.frozen is not None
-        eps = None if self.norm is None else self.norm.weight_standardization_eps
+        eps = self._standardization_eps
         self.frozen.assign(weight if eps is None else standardize(weight, eps), factor)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, C, H, W)."""
-        if self.gain is None:
-            return self._convolve(x, self.bias, self.activation)
-        y = self._convolve(x, None, None)
-        norm, bias = self.norm, self.bias
+    @property
+    def _standardization_eps(self) -> float | None:
+        return None if self.norm is None else self.norm.weight_standardization_eps
+
+    @property
+    def keeps_bits_only(self) -> bool:
+        """Whether backward needs nothing of forward but a rectifier's mask."""
+        return self.weight is None and self.gain is None and self.activation != "h_swish"
+
+    @property
+    def overwrites_gradient(self) -> bool:
+        """Whether backward works in the gradient that it is given."""
+        in_place_norm = self.norm is not None and self.norm.kind == "batch"
+        return self.activation is not None or (self.gain is not None and in_place_norm)
+
+    def forward(self, x: Tensor, tape: Tape | None = None) -> Tensor:
+        """x: (N, C, H, W), channels last, left as it is."""
+        bias = self.bias if self.gain is None else None
+        if self.frozen is not None:
+            y = convolve_frozen(
+                x, self.frozen.weight, self.frozen.scale, bias, self.stride, self.groups
+            )
+        else:
+            y = convolve(x, self._used_weight(), bias, self.stride, self.groups)
+            if tape is not None:
+                tape.append(x)
+        if tape is not None:
+            tape.append(x.shape[2:])
+        if self.gain is not None:
+            y = self._normalize(y, tape)
+        return self._activate(y, tape)
+
+    def _used_weight(self) -> Tensor:
+        assert self.weight is not None
+        eps = self._standardization_eps
+        return self.weight if eps is None else standardize(self.weight, eps)
+
+    def _normalize(self, y: Tensor, tape: Tape | None) -> Tensor:
+        norm, gain, bias = self.norm, self.gain, self.bias
         assert norm is not None
+        assert gain is not None
         assert bias is not None
         if norm.kind == "group":
-            groups = y.shape[1] // largest_divisor(y.shape[1], norm.channels_per_group)
-            y = group_norm(y, self.gain, bias, groups, norm.eps)
-        else:
-            mean, inv_std = self.get_buffer("mean"), self.get_buffer("inv_std")
-            y = frozen_statistics_norm(y, self.gain, bias, mean, inv_std)
-        return rectify(y, self.activation)
+            num_groups = y.shape[1] // largest_divisor(y.shape[1], norm.channels_per_group)
+            z, statistics = group_norm(y, gain, bias, num_groups, norm.eps)
+            if tape is not None:
+                tape.append((y, statistics))
+            return z
+        if tape is not None:
+            tape.append(y)
+            y = y.clone()
+        return frozen_norm_(y, gain, bias, self._statistics())
 
-    def _convolve(self, x: Tensor, bias: Tensor | None, activation: Activation | None) -> Tensor:
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        return self.get_buffer("mean"), self.get_buffer("inv_std")
+
+    def _activate(self, y: Tensor, tape: Tape | None) -> Tensor:
+        if self.activation is None:
+            return y
+        if self.activation == "h_swish":
+            if tape is None:
+                return F.hardswish(y, inplace=True)
+            tape.append(y)
+            return F.hardswish(y)
+        rectify_(y, self.activation)
+        if tape is not None:
+            tape.append(open_mask(y, self.activation))
+        return y
+
+    def backward(
+        self, grad: Tensor, tape: Tape, gradients: Gradients, *, needs_input: bool = True
+    ) -> Tensor | None:
+        """Hands gradients of parameters over; returns that of x where it is needed."""
+        if self.activation == "h_swish":
+            torch.ops.aten.hardswish_backward.out(grad, tape.pop(), out=grad)
+        elif self.activation is not None:
+            mask_(grad, tape.pop())
+        if self.gain is not None:
+            grad = self._normalize_backward(grad, tape, gradients)
+        elif learns(self.bias):
+            gradients.add(self.bias, grad.sum((0, 2, 3)))
+        in_size = tape.pop()
         if self.frozen is not None:
-            return frozen_conv(
-                x,
-                self.frozen.weight,
-                self.frozen.scale,
-                bias,
-                stride=self.stride,
-                groups=self.groups,
-                activation=activation,
+            if not needs_input:
+                return None
+            frozen = self.frozen
+            return frozen_input_gradient(
+                grad, frozen.weight, frozen.scale, in_size, self.stride, self.groups
             )
-        weight = self.weight
+        return self._trained_backward(grad, tape.pop(), gradients, needs_input=needs_input)
+
+    def _trained_backward(
+        self, grad: Tensor, x: Tensor, gradients: Gradients, *, needs_input: bool
+    ) -> Tensor | None:
+        weight, eps = self.weight, self._standardization_eps
         assert weight is not None
-        eps = None if self.norm is None else self.norm.weight_standardization_eps
-        used = weight if eps is None else standardize(weight, eps)
-        return rectify(convolve(x, used, bias, self.stride, self.groups), activation)
+        used = self._used_weight()
+        grad_x = None
+        if needs_input:
+            grad_x = input_gradient(grad, used, x.shape[2:], self.stride, self.groups)
+        grad_weight = weight_gradient(grad, x, used, self.stride, self.groups)
+        if eps is not None:
+            grad_weight = standardize_backward(grad_weight, weight, eps)
+        gradients.add(weight, grad_weight)
+        return grad_x
+
+    def _normalize_backward(self, grad: Tensor, tape: Tape, gradients: Gradients) -> Tensor:
+        norm, gain = self.norm, self.gain
+        assert norm is not None
+        assert gain is not None
+        if norm.kind == "group":
+            y, statistics = tape.pop()
+            grad_y, grad_gain, grad_bias = group_norm_backward(grad, y, gain, statistics)
+        else:
+            y, statistics = tape.pop(), self._statistics()
+            grad_y, grad_gain, grad_bias = frozen_norm_backward_(grad, y, gain, statistics)
+        del y
+        if learns(gain):
+            gradients.add(gain, grad_gain)
+        if learns(self.bias):
+            gradients.add(self.bias, grad_bias)
+        return grad_y
 
 
 class SqueezeExcite(nn.Module):
@@ -194,7 +312,24 @@ class SqueezeExcite(nn.Module):
         self.reduce.assign(take, f"{prefix}.fc.reduce", "")
         self.expand.assign(take, f"{prefix}.fc.expand", "")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, C, H, W)."""
+    def forward(self, x: Tensor, tape: Tape | None = None) -> Tensor:
+        """x: (N, C, H, W). Without a tape it is overwritten."""
         pooled = x.mean((2, 3), keepdim=True)
-        return x * F.hardsigmoid(self.expand(self.reduce(pooled)))
+        gate = self.expand.forward(self.reduce.forward(pooled, tape), tape)
+        opened = F.hardsigmoid(gate)
+        if tape is None:
+            return x.mul_(opened)
+        tape.append((x, gate))
+        return x * opened
+
+    def backward(self, grad: Tensor, tape: Tape, gradients: Gradients) -> Tensor:
+        x, gate = tape.pop()
+        grad_opened = x.mul_(grad).sum((2, 3), keepdim=True)
+        del x
+        grad_gate = torch.ops.aten.hardsigmoid_backward(grad_opened, gate)
+        grad_reduced = self.expand.backward(grad_gate, tape, gradients)
+        assert grad_reduced is not None
+        grad_pooled = self.reduce.backward(grad_reduced, tape, gradients)
+        assert grad_pooled is not None
+        num_positions = grad.shape[2] * grad.shape[3]
+        return grad.mul_(F.hardsigmoid(gate)).add_(grad_pooled.div_(num_positions))

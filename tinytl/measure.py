@@ -106,7 +106,7 @@ def random_store(
     """Random images, kept in directory, for so many training steps and one evaluation step."""
     rng = np.random.default_rng(0)
     num_train = steps * plan.batch_size
-    num_images = num_train + plan.micro_batch_size
+    num_images = num_train + plan.evaluation_batch_size
     images = np.lib.format.open_memmap(
         directory / "images.npy", "w+", np.uint8, (num_images, 3, image_size, image_size)
     )

@@ -9,83 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinytl.config import BlockConfig, ConvConfig, NetworkConfig, NormConfig, check_network
-from tinytl.data import normalize
+from tinytl.blocks import Block, Part, Stem, Tail
+from tinytl.config import ConvConfig, NetworkConfig, check_network
 from tinytl.errors import ConfigError
-from tinytl.layers import ConvUnit, SqueezeExcite, Take, WeightBits
+from tinytl.layers import ConvUnit, Take, WeightBits
 from tinytl.lite_residual import LiteResidual
+from tinytl.plan import TrainedBits
 from tinytl.trainable import Method, set_trainable
 
 _HEAD = "classifier.linear"
 """Where ofa's state dicts hold the classifier."""
-
-
-class Block(nn.Module):
-    """A mobile inverted residual block with an optional lite residual module beside it."""
-
-    def __init__(
-        self, config: BlockConfig, norm: NormConfig, method: Method, weight_bits: WeightBits
-    ) -> None:
-        super().__init__()
-        mid = config.mid_channels
-        self.config = config
-        self.expand = (
-            ConvUnit(
-                config.in_channels,
-                mid,
-                1,
-                method=method,
-                weight_bits=weight_bits,
-                activation=config.activation,
-                norm=norm,
-            )
-            if config.has_expansion
-            else None
-        )
-        self.depthwise = ConvUnit(
-            mid,
-            mid,
-            config.kernel_size,
-            method=method,
-            weight_bits=weight_bits,
-            stride=config.stride,
-            groups=mid,
-            activation=config.activation,
-            norm=norm,
-        )
-        self.squeeze_excite = (
-            SqueezeExcite(mid, config.squeeze_channels, method=method, weight_bits=weight_bits)
-            if config.squeeze_excite
-            else None
-        )
-        self.project = ConvUnit(
-            mid, config.out_channels, 1, method=method, weight_bits=weight_bits, norm=norm
-        )
-        module = config.lite_residual
-        self.lite_residual = None if module is None else LiteResidual(module)
-
-    def assign(self, take: Take, prefix: str) -> None:
-        conv = f"{prefix}.conv"
-        if self.expand is not None:
-            self.expand.assign(
-                take, f"{conv}.inverted_bottleneck.conv", f"{conv}.inverted_bottleneck.bn"
-            )
-        self.depthwise.assign(take, f"{conv}.depth_conv.conv", f"{conv}.depth_conv.bn")
-        if self.squeeze_excite is not None:
-            self.squeeze_excite.assign(take, f"{conv}.depth_conv.se")
-        self.project.assign(take, f"{conv}.point_linear.conv", f"{conv}.point_linear.bn")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        y: Tensor = self.depthwise(x if self.expand is None else self.expand(x))
-        if self.squeeze_excite is not None:
-            y = self.squeeze_excite(y)
-        y = self.project(y)  # nothing keeps this output, so the sums can work in place
-        if self.lite_residual is not None:
-            y += self.lite_residual(x, (y.shape[2], y.shape[3]))
-        if self.config.shortcut:
-            y += x
-        return y
 
 
 class Network(nn.Module):
@@ -123,37 +56,39 @@ class Network(nn.Module):
             norm=self.config.norm if conv.has_norm else None,
         )
 
-    def features(self, images: Tensor) -> Tensor:
-        """Pooled features (N, F) of images as forward takes them."""
-        if images.dtype == torch.uint8:
-            x: Tensor = self.first_conv(normalize(images))
-        else:
-            x = self.first_conv(images.contiguous(memory_format=torch.channels_last))
-        for block in self.blocks:
-            x = block(x)
-        if self.final_expand is not None:
-            x = self.final_expand(x)
-            x = x.mean((2, 3), keepdim=True)
-            x = self.feature_mix(x)
-            return x.flatten(1)
-        x = self.feature_mix(x)
-        return x.mean((2, 3))
+    @property
+    def parts(self) -> list[Part]:
+        """What a map passes, from images to features."""
+        tail = (
+            Tail(self.feature_mix, None)
+            if self.final_expand is None
+            else Tail(self.final_expand, self.feature_mix)
+        )
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        return [Stem(self.first_conv), *blocks, tail]
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Logits (N, num_classes) of images x (N, 3, H, W): normalized float, or raw uint8.
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, 3, H, W): normalized float, or raw uint8.
 
-        uint8 images are widened inside, where their float copy can be freed at once.
-        keep (N, F): the dropout mask of the features, scaled by 1 / (1 - rate); None keeps all.
+        For prediction: no gradient is recorded. tinytl.step trains.
         """
-        if self.method.trains_backbone:
-            features = self.features(x)
-        else:
-            with torch.no_grad():
-                features = self.features(x)
-        if keep is not None:
-            features = features * keep
-        logits: Tensor = self.classifier(features)
-        return logits
+        x = images
+        for part in self.parts:
+            x = part.forward(x)
+        return self.classify(x)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits of features (N, F)."""
+        head = self.classifier
+        return F.linear(features, head.weight.to(head.bias.dtype), head.bias)
+
+    def store_trained(self, bits: TrainedBits) -> None:
+        """Hold trained weights in float (32) or bfloat16 (16); biases and norms stay in float."""
+        dtype = self.classifier.bias.dtype if bits == 32 else torch.bfloat16
+        for parameter in self.trained_parameters().values():
+            if parameter.dim() > 1:
+                parameter.data = parameter.data.to(dtype)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that the method updates, by name."""
@@ -253,8 +188,3 @@ def _assign(network: Network, state_dict: Mapping[str, Tensor]) -> None:
 def _assign_parameters(module: nn.Module, take: Take, prefix: str) -> None:
     for name, parameter in module.named_parameters():
         parameter.copy_(take(f"{prefix}.{name}", parameter.shape))
-
-
-def cross_entropy_sum(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Cross entropy summed over images: divide by the whole batch, not the micro-batch."""
-    return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)

@@ -30,7 +30,17 @@ _DEPTHWISE_GRADIENT_COPIES = 257
 
 
 _MASK_CHUNKS = 8
-_MIN_MASK_CHUNK_BYTES = 1 << 12
+_MIN_WIDENED_VALUES = 1 << 18
+"""Values of a large frozen matrix that are widened at a time."""
+
+MASK_CHUNK_BYTES = 1 << 12
+
+
+WIDENED_VALUES = 1 << 18
+"""Values of a large frozen matrix that are widened at a time."""
+
+MASK_CHUNK_BYTES = 1 << 12
+"""Bytes of a bit mask that are packed or unpacked at a time."""
 
 
 def mask_chunk_bytes(num_bytes: int) -> int:

@@ -5,26 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tinytl.checkpoint import (
-    read_tensors,
-    restore_training,
-    training_tensors,
-    write_tensors,
-)
+from tinytl.checkpoint import read_tensors, write_tensors
 from tinytl.data import Augmentation, ImageSplit, ImageStore
-from tinytl.errors import BundleError, CancelledError, TinyTLError
-from tinytl.network import Network, cross_entropy_sum
+from tinytl.errors import BundleError, CancelledError, DivergenceError, TinyTLError
+from tinytl.network import Network
 from tinytl.ofa_format import to_ofa
+from tinytl.optimizer import Adam
 from tinytl.plan import Plan
+from tinytl.step import Batch, run_step
 from tinytl.trainable import Method
 
 DEFAULT_LEARNING_RATES = {
@@ -99,7 +96,7 @@ def train(
         started = time.perf_counter()
         loss = run.train_epoch(epoch, on_step, should_stop)
         accuracy = evaluate(
-            network, store.split("val"), resolution=resolution, batch_size=plan.micro_batch_size
+            network, store.split("val"), resolution=resolution, batch_size=plan.evaluation_batch_size
         )
         report = EpochReport(
             epoch=epoch,
@@ -143,10 +140,14 @@ class _Run:
         self.resolution = resolution
         self.plan = plan
         self.settings = settings
+        network.store_trained(plan.trained_bits)
         self.parameters = network.trained_parameters()
+        self.names = {parameter: name for name, parameter in self.parameters.items()}
         rate = settings.learning_rate or DEFAULT_LEARNING_RATES[network.method]
         self.learning_rate = rate * math.sqrt(plan.batch_size / 8)
-        self.optimizer = torch.optim.Adam(self.parameters.values(), fused=True)
+        self.optimizer = Adam(
+            self.parameters, state_bits=plan.optimizer_bits, seed=settings.seed
+        )
         self.identity = {
             "resolution": resolution,
             "plan": asdict(plan),
@@ -171,44 +172,37 @@ class _Run:
             if should_stop():
                 raise CancelledError("training was cancelled")
             done = epoch * steps + step
-            for group in self.optimizer.param_groups:
-                cosine = math.cos(math.pi * done / total_steps)
-                group["lr"] = self.learning_rate * (1 + cosine) / 2
+            cosine = math.cos(math.pi * done / total_steps)
             indices = [int(i) for i in order[step * batch_size : (step + 1) * batch_size]]
-            loss = self.train_step(indices, epoch)
-            if not math.isfinite(loss):
-                raise TinyTLError(
-                    f"the loss became {loss} in epoch {epoch}, step {step}; "
-                    f"try a learning rate below {self.learning_rate:g}"
+            try:
+                total_loss += self.train_step(
+                    indices, epoch, self.learning_rate * (1 + cosine) / 2
                 )
-            total_loss += loss
+            except DivergenceError as error:
+                raise DivergenceError(
+                    f"{error} in epoch {epoch}, step {step}; "
+                    f"try a learning rate below {self.learning_rate:g}"
+                ) from error
             on_step(done + 1, total_steps)
         return total_loss / num_images
 
-    def train_step(self, indices: list[int], epoch: int) -> float:
+    def train_step(self, indices: list[int], epoch: int, learning_rate: float) -> float:
         """One update from the images of these indices; returns the sum of their losses."""
         seed = (self.settings.seed, epoch)
-        batch = self.split.augmented_batch(
-            indices, self.resolution, self.settings.augmentation, seed
+        batch = Batch(
+            images=self.split.augmented_batch(
+                indices, self.resolution, self.settings.augmentation, seed
+            ),
+            labels=self.split.labels_of(indices),
+            keep=self._dropout_mask(indices, seed),
+            label_smoothing=self.settings.label_smoothing,
         )
-        total_loss = 0.0
-        for start in range(0, len(indices), self.plan.micro_batch_size):
-            micro = indices[start : start + self.plan.micro_batch_size]
-            images = batch[start : start + len(micro)]
-            total_loss += self._accumulate(images, micro, len(indices), seed)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return total_loss
+        self.optimizer.begin_step(learning_rate)
+        losses = run_step(self.network, batch, self.plan, self._update)
+        return float(losses.sum())
 
-    def _accumulate(
-        self, images: Tensor, indices: list[int], batch_size: int, seed: tuple[int, int]
-    ) -> float:
-        """Add a micro-batch's share of the whole batch's gradient; returns its summed loss."""
-        logits = self.network(images, self._dropout_mask(indices, seed))
-        labels = self.split.labels_of(indices)
-        loss = cross_entropy_sum(logits, labels, self.settings.label_smoothing)
-        (loss / batch_size).backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+    def _update(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        self.optimizer.update(self.names[parameter], gradient)
 
     def _dropout_mask(self, indices: list[int], seed: tuple[int, int]) -> Tensor | None:
         rate = self.network.config.dropout_rate
@@ -223,7 +217,8 @@ class _Run:
 
     def save(self, path: Path, history: list[EpochReport]) -> None:
         header = {**self.identity, "history": [asdict(report) for report in history]}
-        write_tensors(path, training_tensors(self.parameters, self.optimizer), header)
+        tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
+        write_tensors(path, {**tensors, **self.optimizer.state_tensors()}, header)
 
     def resume(self, path: Path) -> list[EpochReport]:
         tensors, header = read_tensors(path)
@@ -233,11 +228,21 @@ class _Run:
                     f"checkpoint {path.name} belongs to another run: its {key} is "
                     f"{header.get(key)!r}, not {expected!r}; delete it or name another file"
                 )
-        restore_training(tensors, self.parameters, self.optimizer)
+        self._restore(tensors, path.name)
         try:
             return [EpochReport(**report) for report in header["history"]]
         except (KeyError, TypeError) as error:
             raise BundleError(f"checkpoint {path.name} is damaged: {error!r}") from error
+
+    @torch.no_grad()
+    def _restore(self, tensors: Mapping[str, Tensor], file_name: str) -> None:
+        for name, parameter in self.parameters.items():
+            saved = tensors.get(f"parameter.{name}")
+            if saved is None or (saved.shape, saved.dtype) != (parameter.shape, parameter.dtype):
+                raise BundleError(f"checkpoint {file_name} is damaged: its {name!r} does not fit")
+        self.optimizer.load_state(tensors)
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"parameter.{name}"])
 
 
 def _digest(network: Network) -> str:

@@ -1,0 +1,135 @@
+"""Convolutions over channels-last maps and their three gradients, each taken on its own.
+
+Stock autograd keeps a convolution's input even where its weight is frozen. Taken apart, the input's
+gradient needs the weight alone, and the weight's gradient the input alone.
+
+Maps are stored channels last: in that layout torch's CPU convolutions need no copies of their
+input and output in a layout of their own, and a pointwise convolution is a product of matrices:
+it takes no workspace, whatever the sizes and the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinytl.operations import WIDENED_VALUES
+from tinytl.quantize import widen
+
+
+def is_pointwise(weight: Tensor, stride: int, groups: int) -> bool:
+    """Whether the convolution with a weight (out, in / groups, k, k) is a product of matrices."""
+    return weight.shape[-1] == stride == groups == 1
+
+
+def rows(x: Tensor) -> Tensor:
+    """A channels-last map (N, C, H, W) as a matrix (N * H * W, C), a view."""
+    return x.permute(0, 2, 3, 1).view(-1, x.shape[1])
+
+
+def empty_map(num_images: int, channels: int, size: torch.Size, like: Tensor) -> Tensor:
+    """A channels-last map (num_images, channels, *size) whose values are yet to be written."""
+    shape = (num_images, channels, *size)
+    return torch.empty(
+        shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
+    )
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
+    """Convolution with padding kernel // 2. x: (N, C, H, W), weight: (out, C / groups, k, k)."""
+    if is_pointwise(weight, stride, groups):
+        y = empty_map(len(x), len(weight), x.shape[2:], x)
+        matrix = weight.flatten(1).t()
+        if bias is None:
+            torch.mm(rows(x), matrix, out=rows(y))
+        else:
+            torch.addmm(bias, rows(x), matrix, out=rows(y))
+        return y
+    return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, 1, groups)
+
+
+def input_gradient(
+    grad: Tensor, weight: Tensor, in_size: torch.Size, stride: int, groups: int
+) -> Tensor:
+    """Gradient of convolve's input, from the weight alone.
+
+    grad: (N, out, H', W'); weight: (out, in / groups, k, k); in_size: (H, W). A transposed
+    convolution; a depthwise one of stride 1 is a convolution with the weight turned round, which
+    is faster.
+    """
+    if is_pointwise(weight, stride, groups):
+        grad_x = empty_map(len(grad), weight.shape[1], in_size, grad)
+        torch.mm(rows(grad), weight.flatten(1), out=rows(grad_x))
+        return grad_x
+    kernel_size = weight.shape[-1]
+    padding = kernel_size // 2
+    if stride == 1 and groups == len(weight):
+        return F.conv2d(grad, weight.flip(2, 3), None, 1, padding, 1, groups)
+    rest = [
+        full - ((out - 1) * stride - 2 * padding + kernel_size)
+        for full, out in zip(in_size, grad.shape[2:], strict=True)
+    ]
+    return F.conv_transpose2d(grad, weight, None, stride, padding, rest, groups)
+
+
+def convolve_frozen(
+    x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, stride: int, groups: int
+) -> Tensor:
+    """convolve with the weight that (weight, scale) stands for (see tinytl.quantize).
+
+    It is widened for as long as it takes; a large matrix, part by part.
+    """
+    if scale is None or not is_pointwise(weight, stride, groups):
+        return convolve(x, widen(weight, scale), bias, stride, groups)
+    y = empty_map(len(x), len(weight), x.shape[2:], x)
+    for part in _parts(weight):
+        matrix = widen(weight[part], scale[part]).flatten(1).t()
+        if bias is None:
+            torch.mm(rows(x), matrix, out=rows(y)[:, part])
+        else:
+            torch.addmm(bias[part], rows(x), matrix, out=rows(y)[:, part])
+    return y
+
+
+def frozen_input_gradient(
+    grad: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    in_size: torch.Size,
+    stride: int,
+    groups: int,
+) -> Tensor:
+    """Gradient of convolve_frozen's input."""
+    if scale is None or not is_pointwise(weight, stride, groups):
+        return input_gradient(grad, widen(weight, scale), in_size, stride, groups)
+    grad_x = empty_map(len(grad), weight.shape[1], in_size, grad)
+    for part in _parts(weight):
+        matrix = widen(weight[part], scale[part]).flatten(1)
+        if part.start == 0:
+            torch.mm(rows(grad)[:, part], matrix, out=rows(grad_x))
+        else:
+            rows(grad_x).addmm_(rows(grad)[:, part], matrix)
+    return grad_x
+
+
+def _parts(weight: Tensor) -> Iterator[slice]:
+    """Stretches of output channels whose weights are at most WIDENED_VALUES values."""
+    step = max(1, WIDENED_VALUES // weight[0].numel())
+    for start in range(0, len(weight), step):
+        yield slice(start, start + step)
+
+
+def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
+    """Gradient of convolve's weight: of its shape, from grad (N, out, H', W') and the input x."""
+    if is_pointwise(weight, stride, groups):
+        return torch.mm(rows(grad).t(), rows(x)).view_as(weight)
+    padding = weight.shape[-1] // 2
+    gradients = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups,
+        [False, True, False],
+    )  # fmt: skip
+    result: Tensor = gradients[1]  # channels last, as x is
+    return result.contiguous()
