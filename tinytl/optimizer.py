@@ -23,13 +23,30 @@ from tinytl.optimizer_memory import (
     has_8bit_moments,
 )
 
-_FIRST_TOP = 127
-_SECOND_TOP = 255
-_MANTISSA_BITS = 4
-_CUT_BITS = 23 - _MANTISSA_BITS
-_CODE_OF_ONE = 127 << _MANTISSA_BITS
 _NOISE_BITS = 16
-_SMALLEST_SCALE = 1e-30  # what it is divided into stays a float32
+_SMALLEST_ROOT = 1e-6  # above the roots of all numbers that eps does not drown
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Code:
+    """An 8-bit code q of a number x: |x| = (scale q / top)^(2^square_roots).
+
+    scale: one per block, the root of its largest |x|.
+    """
+
+    top: int
+    square_roots: int
+
+
+_FIRST = _Code(top=127, square_roots=2)
+_SECOND = _Code(top=255, square_roots=3)
+"""Fourth power for m, eighth for v, which is the fourth for sqrt(v). Within a block both reach
+over many orders of magnitude, most in a classifier. Lower powers, and floats of 8 bits with 4 of
+mantissa, have no codes for the smallest, which are then updated far too much or hardly at all.
+"""
+
+_LEAST_SECOND = 2
+"""The least code of v: its root is no smaller a share than code 1 of m, or updates explode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +82,10 @@ class Adam:
 
     Moments of 32 bits are float32 (float64 for float64 tensors). Those of 8 bits are codes with a
     scale per block of values, as Dettmers et al. have them (arXiv 2110.02861), in a code of our
-    own: see _encode. Codes and bfloat16 weights are rounded at random, up or down so that the mean
-    is exact: to the nearest, a change of less than half a step would be lost every time, and
-    (1 - beta2) v is always less. The noise comes from (seed, step, number of the tensor) alone.
+    own, which needs no search: see _Code. Codes and bfloat16 weights are rounded at random, up or
+    down so that the mean stays: to the nearest, a change of less than half a step would be lost
+    every time, and (1 - beta2) v is always less. The noise comes from (seed, step, number of the
+    tensor) alone.
     """
 
     def __init__(
@@ -134,17 +152,14 @@ class Adam:
             self._advance(values, gradient, first.values, second.values, rows)
             return
         # Whole blocks: zeros behind the last value.
-        m = _decode_signed(first.values, first.scales, rows.first, rows.second)
-        v = _decode(second.values, second.scales, rows.second)
+        m = _decode_first(first.values, first.scales, rows.first, rows.second)
+        v = _decode_second(second.values, second.scales, rows.first)
         self._advance(values, gradient, m[:count], v[:count], rows)
         noise = rows.noise(gradient, self._generator)
-        codes = _encode(v, second.scales, noise, bottom=1, top=_SECOND_TOP)
+        codes = _encode(v, second.scales, noise, _SECOND).clamp_(min=_LEAST_SECOND)
         second.values.copy_(codes[:count])
-        sizes = torch.abs(m, out=v)
         noise = rows.noise(gradient, self._generator)
-        codes = _encode(sizes, first.scales, noise, bottom=0, top=_FIRST_TOP)
-        negative = m.view(torch.int32).bitwise_right_shift_(31)  # -1 where it is, else 0
-        codes.bitwise_xor_(negative).sub_(negative)
+        codes = _encode(torch.abs(m, out=v), first.scales, noise, _FIRST).copysign_(m)
         first.values.copy_(codes[:count])
 
     def _advance(
@@ -171,7 +186,8 @@ class Adam:
             maximize=False,
         )
         if rows.weight is not None:
-            bits = weight.view(torch.int32).add_(rows.noise(gradient, self._generator))
+            bits = weight.view(torch.int32)
+            bits.add_(rows.noise(gradient.view(torch.int32), self._generator))
             bits.add_(1 << (_NOISE_BITS - 1)).bitwise_and_(-1 << _NOISE_BITS)
             values.copy_(weight)
 
@@ -230,73 +246,49 @@ class _Rows:
             self.words = torch.empty(math.ceil(length / 4), dtype=torch.int64)
 
     def noise(self, out: Tensor, generator: torch.Generator) -> Tensor:
-        """Fresh integers from -2^15 to 2^15 - 1, in the memory of out (float32), as int32."""
+        """Fresh integers from -2^15 to 2^15 - 1, in out."""
         assert self.words is not None
         self.words.random_(-(2**63), None, generator=generator)
-        return out.view(torch.int32).copy_(self.words.view(torch.int16)[: len(out)])
+        return out.copy_(self.words.view(torch.int16)[: len(out)])
 
 
-def _decode(codes: Tensor, scales: Tensor, out: Tensor | None) -> Tensor:
-    """The second moments that _encode made codes of, in out; whole blocks of them."""
-    bits = _widened(codes, scales, out)
-    return _numbers_of(bits, scales, _SECOND_TOP)
-
-
-def _decode_signed(
-    codes: Tensor, scales: Tensor, out: Tensor | None, spare: Tensor | None
+def _decode_first(
+    codes: Tensor, scales: Tensor, spare: Tensor | None, out: Tensor | None
 ) -> Tensor:
-    """The same for first moments, whose codes have a sign."""
-    assert spare is not None
-    bits = _widened(codes, scales, out)
-    signs = torch.bitwise_and(bits, -1 << 31, out=spare[: len(bits)].view(torch.int32))
-    numbers = _numbers_of(bits.abs_(), scales, _FIRST_TOP)
-    bits.bitwise_or_(signs)
-    return numbers
-
-
-def _widened(codes: Tensor, scales: Tensor, out: Tensor | None) -> Tensor:
-    """Codes as int32 in the memory of out, with zeros up to the last block's end."""
+    """The first moments that codes stand for, in out; whole blocks of them."""
     assert out is not None
-    bits = out[: len(scales) * BLOCK_VALUES].view(torch.int32)
-    bits[: len(codes)].copy_(codes)
-    if len(codes) < len(bits):
-        bits[len(codes) :].zero_()
-    return bits
+    roots = _roots(codes, scales, spare, _FIRST)
+    return torch.square(roots, out=out[: len(roots)]).square_().copysign_(roots)
 
 
-def _numbers_of(bits: Tensor, scales: Tensor, top: int) -> Tensor:
-    """What codes, none negative, stand for, in their memory."""
-    bits.add_(_CODE_OF_ONE).bitwise_left_shift_(_CUT_BITS)
-    numbers = bits.view(torch.float32).sub_(1)
-    numbers.view(-1, BLOCK_VALUES).mul_((scales / _number_of(top)).unsqueeze(1))
-    return numbers
+def _decode_second(codes: Tensor, scales: Tensor, out: Tensor | None) -> Tensor:
+    """The second moments that codes stand for, in out; whole blocks of them."""
+    return _roots(codes, scales, out, _SECOND).square_().square_().square_()
 
 
-def _encode(numbers: Tensor, scales: Tensor, noise: Tensor, *, bottom: int, top: int) -> Tensor:
-    """8-bit codes, as int32 in the memory of numbers; the blocks' largest numbers go to scales.
+def _roots(codes: Tensor, scales: Tensor, out: Tensor | None, code: _Code) -> Tensor:
+    assert out is not None
+    roots = out[: len(scales) * BLOCK_VALUES]
+    roots[: len(codes)].copy_(codes)
+    if len(codes) < len(roots):
+        roots[len(codes) :].zero_()
+    roots.view(-1, BLOCK_VALUES).mul_((scales / code.top).unsqueeze(1))
+    return roots
 
-    numbers: whole blocks, none negative; bottom: the least code. Code q stands for
-    scale * (f(q) - 1) / (f(top) - 1), where f(q) is the float32 whose exponent and first 4 bits
-    of mantissa, read as an integer, are those of 1.0 plus q: even steps of 1/16 up to 1, from
-    there on 16 steps in every doubling.
-    So the codes of a block reach over three orders of magnitude (127) and six (255), at about the
-    same relative precision. Powers of q, tried too, are as precise on average but spend it on
-    the largest numbers, and the update divides by the root of the small ones. To cut a float
-    after adding noise to the bits that go rounds it at random with the exact mean.
+
+def _encode(sizes: Tensor, scales: Tensor, noise: Tensor, code: _Code) -> Tensor:
+    """8-bit codes of sizes, still as floats with a fraction to drop, in the memory of sizes.
+
+    sizes: whole blocks, none negative. scales: become each block's largest root. noise: from
+    -2^15 to 2^15 - 1, for each value; rounds roots up or down so that their mean is exact.
     """
-    blocks = numbers.view(-1, BLOCK_VALUES)
-    torch.amax(blocks, 1, out=scales).clamp_(min=_SMALLEST_SCALE)
-    blocks.mul_((_number_of(top) / scales).unsqueeze(1)).add_(1)
-    bits = numbers.view(torch.int32)
-    bits[: len(noise)].add_(noise, alpha=1 << (_CUT_BITS - _NOISE_BITS))
-    bits.add_((1 << (_CUT_BITS - 1)) - (_CODE_OF_ONE << _CUT_BITS))
-    return bits.bitwise_right_shift_(_CUT_BITS).clamp_(bottom, top)
-
-
-def _number_of(code: int) -> float:
-    """f(code) - 1 of _encode."""
-    doublings, sixteenths = divmod(code, 1 << _MANTISSA_BITS)
-    return math.ldexp(1 + sixteenths / (1 << _MANTISSA_BITS), doublings) - 1
+    for _ in range(code.square_roots):
+        sizes.sqrt_()
+    blocks = sizes.view(-1, BLOCK_VALUES)
+    torch.amax(blocks, 1, out=scales).clamp_(min=_SMALLEST_ROOT)
+    blocks.mul_((code.top / scales).unsqueeze(1))
+    sizes[: len(noise)].add_(noise, alpha=2.0**-_NOISE_BITS)
+    return sizes.add_(0.5).clamp_(0, code.top)
 
 
 def _flat_alike(parameter: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:

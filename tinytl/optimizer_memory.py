@@ -51,5 +51,5 @@ def update_bytes(num_values: int, state_bits: OptimizerBits, trained_bits: Liter
     padded = blocks * BLOCK_VALUES if coded else chunk
     rows = (2 if coded else 0) + (2 if trained_bits == 16 else 0)
     noise = padded * _NOISE_BYTES if rows else 0
-    scales = blocks * _FLOAT_BYTES if coded else 0
-    return rows * padded * _FLOAT_BYTES + noise + scales + _SMALL_BYTES
+    factors = 2 * blocks * _FLOAT_BYTES if coded else 0
+    return rows * padded * _FLOAT_BYTES + noise + factors + _SMALL_BYTES
