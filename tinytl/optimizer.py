@@ -24,7 +24,7 @@ from tinytl.optimizer_memory import (
 )
 
 _NOISE_BITS = 16
-_SMALLEST_ROOT = 1e-6  # above the roots of all numbers that eps does not drown
+_SMALLEST_ROOT = 1e-6  # numbers of smaller roots drown in eps
 
 
 @dataclass(frozen=True, kw_only=True)
