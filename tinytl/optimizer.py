@@ -16,12 +16,8 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from tinytl.errors import BundleError
-from tinytl.optimizer_memory import (
-    BLOCK_VALUES,
-    CHUNK_VALUES,
-    OptimizerBits,
-    has_8bit_moments,
-)
+from tinytl.optimizer_memory import BLOCK_VALUES, CHUNK_VALUES, has_8bit_moments
+from tinytl.plan import OptimizerBits
 
 _NOISE_BITS = 16
 _SMALLEST_ROOT = 1e-6  # numbers of smaller roots drown in eps

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-OptimizerBits = Literal[32, 8]
+from tinytl.plan import OptimizerBits
 
 CHUNK_VALUES = 32768
 """Values of a tensor that are updated together; bounds the temporaries."""
