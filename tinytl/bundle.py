@@ -161,9 +161,11 @@ def _build(config: Any, report: Any, tensors: dict[str, Tensor]) -> Bundle:
     bits = config["weight_bits"]
     if bits not in (8, 32):
         raise BundleError(f"weight_bits must be 8 or 32 but got {bits!r}")
+    plan = Plan.from_dict(config["plan"])
     # nothing is allocated before the file is known to hold the tensors
     with torch.device("meta"):
         network = Network(from_ofa(config["network"]), Method(config["method"]), bits)
+        network.store_trained(plan.trained_bits)
     expected = {name: (t.shape, t.dtype) for name, t in network.state_dict().items()}
     if expected != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
         raise BundleError("its tensors are not those of its network")
@@ -173,7 +175,7 @@ def _build(config: Any, report: Any, tensors: dict[str, Tensor]) -> Bundle:
         network=network,
         classes=_checked_classes(config["classes"], network.config.num_classes),
         resolution=_checked_resolution(config["preprocessing"]["resolution"]),
-        plan=Plan.from_dict(config["plan"]),
+        plan=plan,
         report=report,
     )
 

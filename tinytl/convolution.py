@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinytl.operations import WIDENED_VALUES
+from tinytl.ledger import WIDENED_VALUES
 from tinytl.quantize import widen
 
 
@@ -72,7 +72,9 @@ def input_gradient(
         full - ((out - 1) * stride - 2 * padding + kernel_size)
         for full, out in zip(in_size, grad.shape[2:], strict=True)
     ]
-    return F.conv_transpose2d(grad, weight, None, stride, padding, rest, groups)
+    grad_x = F.conv_transpose2d(grad, weight, None, stride, padding, rest, groups)
+    # from a map of 1x1, whose layout says nothing, torch makes a larger one that is contiguous
+    return grad_x.contiguous(memory_format=torch.channels_last)
 
 
 def convolve_frozen(
@@ -91,6 +93,7 @@ def convolve_frozen(
             torch.mm(rows(x), matrix, out=rows(y)[:, part])
         else:
             torch.addmm(bias[part], rows(x), matrix, out=rows(y)[:, part])
+        del matrix
     return y
 
 
@@ -112,6 +115,7 @@ def frozen_input_gradient(
             torch.mm(rows(grad)[:, part], matrix, out=rows(grad_x))
         else:
             rows(grad_x).addmm_(rows(grad)[:, part], matrix)
+        del matrix
     return grad_x
 
 

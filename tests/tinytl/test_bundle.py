@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tinytl.plan import Plan
 from tinytl.train import TrainSettings, train
 from tinytl.trainable import Method
 
-_PLAN = Plan(batch_size=4, micro_batch_sizes=(2,))
+_PLAN = Plan.whole(4, 2)
 
 
 @pytest.fixture(params=list(Method), ids=str)
@@ -32,12 +33,12 @@ def small_bundle(small_network, tmp_path):
     return tmp_path / "model.zip"
 
 
-def _save(path, network):
+def _save(path, network, plan=_PLAN):
     return save_bundle(
         path,
         network,
         resolution=48,
-        plan=_PLAN,
+        plan=plan,
         classes=["red", "green"],
         report={"test_accuracy": 0.5},
         card="# A model",
@@ -51,13 +52,35 @@ def test_a_loaded_bundle_predicts_and_goes_on_training(network, store, tmp_path)
     assert (bundle.resolution, bundle.plan, bundle.method) == (48, _PLAN, network.method)
     assert bundle.report == {"test_accuracy": 0.5}
     images = store.split("test").batch(range(4), 48)
-    with torch.no_grad():
-        assert torch.equal(bundle.network(images), network(images))
+    assert torch.equal(bundle.network(images), network(images))
     prediction = bundle.predict(Image.new("RGB", (90, 60), (200, 10, 10)))
     assert prediction.label in {"red", "green"}
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
     settings = TrainSettings(epochs=1)
     train(bundle.network, store, resolution=48, plan=bundle.plan, settings=settings)
+
+
+@pytest.mark.parametrize("optimizer_bits", [8, 32])
+def test_bfloat16_weights_go_on_training(small_network, store, tmp_path, optimizer_bits):
+    plan = replace(_PLAN, trained_bits=16, optimizer_bits=optimizer_bits)
+    network = build_network(small_network(num_classes=2), Method.LITE_RESIDUAL_BIAS)
+    settings = TrainSettings(epochs=1)
+    train(network, store, resolution=48, plan=plan, settings=settings)
+    _save(tmp_path / "model.zip", network, plan)
+    bundle = tinytl.load(tmp_path / "model.zip")
+    assert bundle.plan == plan
+    trained = bundle.network.trained_parameters()
+    assert trained.keys() == network.trained_parameters().keys()
+    assert {p.dtype for p in trained.values() if p.dim() > 1} == {torch.bfloat16}
+    for name, tensor in network.state_dict().items():
+        found = bundle.network.state_dict()[name]
+        assert found.dtype == tensor.dtype
+        assert torch.equal(found, tensor)
+    histories = [
+        train(each, store, resolution=48, plan=plan, settings=settings)
+        for each in (network, bundle.network)
+    ]
+    assert histories[0][0].train_loss == histories[1][0].train_loss
 
 
 def test_equal_input_gives_equal_bytes(network, tmp_path):
@@ -96,7 +119,8 @@ def _with_config(**changes):
         (_with_config(classes=["red"]), "2 different names"),
         (_with_config(classes=["red", "red"]), "2 different names"),
         (_with_config(preprocessing={"resolution": "48"}), "resolution must be from 1"),
-        (_with_config(plan={"batch_size": 4.5, "micro_batch_sizes": [1]}), "4.5"),
+        (_with_config(plan={"batch_size": 4.5, "stretches": [{"micro_batch_size": 1}]}), "4.5"),
+        (_with_config(plan={**asdict(_PLAN), "trained_bits": 16}), "tensors are not those"),
         (_with_config(plan=None), "not a training plan"),
     ],
 )

@@ -1,17 +1,35 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
+import tinytl.train
 from tinytl.data import Augmentation
-from tinytl.errors import BundleError, CancelledError, ConfigError, TinyTLError
+from tinytl.errors import (
+    BundleError,
+    CancelledError,
+    ConfigError,
+    DivergenceError,
+    TinyTLError,
+)
 from tinytl.network import build_network
-from tinytl.plan import Plan
+from tinytl.optimizer import Adam
+from tinytl.plan import Plan, Stretch
+from tinytl.step import run_step
 from tinytl.train import TrainSettings, evaluate, train
 from tinytl.trainable import Method
 
-_PLAN = Plan(batch_size=4, micro_batch_sizes=(4,))
+_PLAN = Plan.whole(4)
+_PRECISIONS = pytest.mark.parametrize(
+    "precision",
+    [
+        {"optimizer_bits": optimizer_bits, "trained_bits": trained_bits}
+        for optimizer_bits in (8, 32)
+        for trained_bits in (16, 32)
+    ],
+    ids=lambda precision: "/".join(map(str, precision.values())),
+)
 
 
 @pytest.fixture
@@ -61,58 +79,73 @@ def test_the_same_seed_gives_the_same_bits(make_network, store):
 
 
 @pytest.fixture
-def gradients(monkeypatch):
-    """Every step's gradients, flat; nothing is updated."""
-    collected = []
+def batches(monkeypatch):
+    """Every step's batch, and the gradients by name that the optimizer was given for it."""
+    seen = []
 
-    def collect(optimizer):
-        parameters = optimizer.param_groups[0]["params"]
-        collected.append(torch.cat([p.grad.flatten() for p in parameters]))
+    def record(network, batch, plan, finish):
+        seen.append((batch, {}))
+        return run_step(network, batch, plan, finish)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", collect)
-    return collected
+    def collect(optimizer, name, gradient):
+        seen[-1][1][name] = gradient
+
+    monkeypatch.setattr(tinytl.train, "run_step", record)
+    monkeypatch.setattr(Adam, "begin_step", lambda optimizer, rate: None)
+    monkeypatch.setattr(Adam, "update", collect)
+    return seen
+
+
+_TWO_STRETCHES = Plan(
+    batch_size=4,
+    stretches=(
+        Stretch(micro_batch_size=1, recomputes=True),
+        Stretch(from_stage=2, micro_batch_size=3),
+    ),
+)
 
 
 @pytest.mark.parametrize("dropout_rate", [0.0, 0.3])
-@pytest.mark.parametrize("micro_batch_size", [1, 3])
+@pytest.mark.parametrize("plan", [Plan.whole(4, 1), _TWO_STRETCHES], ids=["one by one", "two"])
 def test_micro_batches_give_the_whole_batchs_gradient(
-    make_network, store, gradients, micro_batch_size, dropout_rate
+    make_network, store, batches, plan, dropout_rate
 ):
-    for size in (4, micro_batch_size):
-        plan = Plan(batch_size=4, micro_batch_sizes=(size,))
-        _train(make_network(dropout_rate=dropout_rate), store, epochs=1, plan=plan)
-    whole, parts = torch.stack(gradients[:3]), torch.stack(gradients[3:])
-    assert whole.abs().max() > 0.01
-    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-5)
+    for each in (_PLAN, plan):
+        _train(make_network(dropout_rate=dropout_rate), store, epochs=1, plan=each)
+    whole, parts = batches[:3], batches[3:]
+    assert len(parts) == 3
+    for (batch, expected), (same, found) in zip(whole, parts, strict=True):
+        assert torch.equal(batch.images, same.images)
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
 
 
-def test_the_gradient_is_that_of_the_mean_loss(make_network, store, gradients):
-    network = make_network()
+def test_every_image_is_passed_once_an_epoch_with_its_label(make_network, store, batches):
     settings = TrainSettings(
         epochs=1, augmentation=Augmentation(min_crop_scale=1, horizontal_flip=False)
     )
-    whole = Plan(batch_size=12, micro_batch_sizes=(5,))
-    train(network, store, resolution=48, plan=whole, settings=settings)
+    train(make_network(), store, resolution=48, plan=Plan.whole(5), settings=settings)
+    assert [len(batch.labels) for batch, _ in batches] == [5, 5, 2]
+    assert {batch.label_smoothing for batch, _ in batches} == {0.1}
     split = store.split("train")
     squares = split.augmented_batch(range(12), 48, settings.augmentation, (0, 0))
-    loss = F.cross_entropy(network(squares), split.labels_of(range(12)), label_smoothing=0.1)
-    loss.backward()
-    expected = torch.cat([p.grad.flatten() for p in network.trained_parameters().values()])
-    torch.testing.assert_close(gradients[0], expected, rtol=1e-3, atol=1e-5)
+    expected = {
+        (image.numpy().tobytes(), int(label))
+        for image, label in zip(squares, split.labels_of(range(12)), strict=True)
+    }
+    found = [
+        (image.numpy().tobytes(), int(label))
+        for batch, _ in batches
+        for image, label in zip(batch.images, batch.labels, strict=True)
+    ]
+    assert len(found) == len(expected) == 12
+    assert set(found) == expected
 
 
-def test_dropout_differs_by_epoch_and_keeps_the_mean(make_network, store, monkeypatch):
-    masks = []
-    network = make_network(Method.HEAD, dropout_rate=0.3)
-    forward = network.forward
-
-    def record(images, keep=None):
-        if keep is not None:
-            masks.append(keep.clone())
-        return forward(images, keep)
-
-    monkeypatch.setattr(network, "forward", record)
-    _train(network, store, epochs=2)
+def test_dropout_differs_by_epoch_and_keeps_the_mean(make_network, store, batches):
+    _train(make_network(Method.HEAD, dropout_rate=0.3), store, epochs=2)
+    masks = [batch.keep for batch, _ in batches]
     assert len(masks) == 6
     values = torch.cat(masks)
     torch.testing.assert_close(values.unique(), torch.tensor([0, 1 / 0.7]))
@@ -123,16 +156,15 @@ def test_dropout_differs_by_epoch_and_keeps_the_mean(make_network, store, monkey
 
 def test_the_learning_rate_falls_from_its_peak_like_a_cosine(make_network, store, monkeypatch):
     rates = []
-    step = torch.optim.Adam.step
+    begin_step = Adam.begin_step
 
-    def record(optimizer):
-        rates.append(optimizer.param_groups[0]["lr"])
-        return step(optimizer)
+    def record(optimizer, rate):
+        rates.append(rate)
+        begin_step(optimizer, rate)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", record)
+    monkeypatch.setattr(Adam, "begin_step", record)
     settings = TrainSettings(epochs=4, learning_rate=0.01)
-    plan = Plan(batch_size=2, micro_batch_sizes=(2,))
-    train(make_network(), store, resolution=48, plan=plan, settings=settings)
+    train(make_network(), store, resolution=48, plan=Plan.whole(2), settings=settings)
     assert len(rates) == 24
     assert rates[0] == pytest.approx(0.005)  # a batch of 2 learns half as fast as one of 8
     assert rates[12] == pytest.approx(0.0025)
@@ -144,28 +176,63 @@ def test_a_loss_that_is_not_finite_is_told(make_network, store):
     network = make_network()
     with torch.no_grad():
         network.classifier.weight.fill_(float("inf"))
-    with pytest.raises(TinyTLError, match="the loss became nan in epoch 0, step 0"):
+    before = _state(network)
+    message = "the loss became nan in epoch 0, step 0; try a learning rate below 0.0042"
+    with pytest.raises(DivergenceError, match=message):
         _train(network, store)
+    _assert_equal(network.state_dict(), before)
 
 
-def test_a_killed_run_goes_on_to_the_same_result(make_network, store, tmp_path):
-    undisturbed = make_network()
-    _train(undisturbed, store)
+@_PRECISIONS
+def test_a_killed_run_goes_on_to_the_same_result(make_network, store, tmp_path, precision):
+    plan = replace(_TWO_STRETCHES, **precision)
+    undisturbed = make_network(dropout_rate=0.2)
+    _train(undisturbed, store, plan=plan)
     checkpoint = tmp_path / "training.safetensors"
 
     def stop(report):
         if report.epoch == 1:
             raise KeyboardInterrupt
 
+    interrupted = make_network(dropout_rate=0.2)
     with pytest.raises(KeyboardInterrupt):
-        _train(make_network(), store, checkpoint=checkpoint, on_epoch=stop)
-    resumed, seen = make_network(), []
+        _train(interrupted, store, plan=plan, checkpoint=checkpoint, on_epoch=stop)
+    resumed, seen = make_network(dropout_rate=0.2), []
     history = _train(
-        resumed, store, checkpoint=checkpoint, on_epoch=lambda report: seen.append(report.epoch)
+        resumed,
+        store,
+        plan=plan,
+        checkpoint=checkpoint,
+        on_epoch=lambda report: seen.append(report.epoch),
     )
     assert seen == [2]
     assert [report.epoch for report in history] == [0, 1, 2]
     _assert_equal(undisturbed.state_dict(), resumed.state_dict())
+    expected = torch.bfloat16 if precision["trained_bits"] == 16 else torch.float32
+    assert resumed.classifier.weight.dtype == expected
+    assert resumed.classifier.bias.dtype == torch.float32
+
+
+@_PRECISIONS
+def test_every_precision_learns(make_network, store, precision):
+    network = make_network()
+    history = _train(network, store, epochs=8, plan=replace(_PLAN, **precision))
+    assert history[-1].train_loss < 0.8 * history[0].train_loss
+    assert evaluate(network, store.split("test"), resolution=48, batch_size=4) >= 0.75
+
+
+def test_another_precisions_checkpoint_is_refused(make_network, store, tmp_path):
+    checkpoint = tmp_path / "training.safetensors"
+    _train(make_network(), store, checkpoint=checkpoint, epochs=1)
+    for precision in ({"optimizer_bits": 8}, {"trained_bits": 16}):
+        with pytest.raises(BundleError, match="belongs to another run: its plan"):
+            _train(
+                make_network(),
+                store,
+                checkpoint=checkpoint,
+                epochs=1,
+                plan=replace(_PLAN, **precision),
+            )
 
 
 def test_a_finished_run_is_read_back(make_network, store, tmp_path):
@@ -239,12 +306,39 @@ def test_settings_out_of_range_are_quoted(settings):
 
 
 @pytest.mark.parametrize(
-    "plan",
-    [{"batch_size": 0}, {"batch_size": 4, "micro_batch_sizes": (5,)}, {"optimizer_bits": 7}],
+    ("plan", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1 but got 0"),
+        ({"batch_size": 4.0}, "batch_size must be an integer of at least 1 but got 4.0"),
+        ({"batch_size": 4}, "micro-batch size must be at most the batch size 4 but got 8"),
+        ({"stretches": ()}, "first stretch must start at stage 0"),
+        ({"stretches": [(1, 8)]}, "first stretch must start at stage 0"),
+        ({"stretches": [(0, 0)]}, "micro-batch size must be an integer of at least 1 but got 0"),
+        ({"stretches": [(0, 8), (0, 8)]}, "must start after stage 0, .* but got 0"),
+        ({"stretches": [(0, 8), (2, 8), (1, 8)]}, "must start after stage 2, .* but got 1"),
+        ({"stretches": [(0, 8, 1)]}, "recomputes must be a bool but got 1"),
+        ({"stretches": [(0, 8), (1, 8, True)]}, "last stretch has nothing to recompute"),
+        ({"optimizer_bits": 7}, "optimizer_bits must be 8 or 32 but got 7"),
+        ({"trained_bits": 8}, "trained_bits must be 16 or 32 but got 8"),
+    ],
 )
-def test_impossible_plans_are_refused(plan):
-    with pytest.raises(ConfigError, match="must be"):
-        Plan(**plan)
+def test_impossible_plans_are_refused(plan, message):
+    keys = ("from_stage", "micro_batch_size", "recomputes")
+    stretches = [dict(zip(keys, each, strict=False)) for each in plan.get("stretches", [(0, 8)])]
+    with pytest.raises(ConfigError, match=message):
+        Plan.from_dict({**plan, "stretches": stretches})
+
+
+@pytest.mark.parametrize("data", [None, {}, {"stretches": 3}, {"stretches": [{"size": 1}]}])
+def test_what_is_no_plan_is_told(data):
+    with pytest.raises(ConfigError, match="not a training plan"):
+        Plan.from_dict(data)
+
+
+def test_a_plan_goes_through_json():
+    plan = replace(_TWO_STRETCHES, optimizer_bits=8, trained_bits=16)
+    assert Plan.from_dict(json.loads(json.dumps(asdict(plan)))) == plan
+    assert (plan.evaluation_batch_size, Plan.whole(8, 3).evaluation_batch_size) == (1, 3)
 
 
 def test_augmentation_settings_are_part_of_a_runs_identity(make_network, store, tmp_path):

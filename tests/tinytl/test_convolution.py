@@ -1,0 +1,89 @@
+"""Convolutions and their gradients, each on its own, against numerical ones."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tinytl.convolution import (
+    convolve,
+    convolve_frozen,
+    frozen_input_gradient,
+    input_gradient,
+    weight_gradient,
+)
+from tinytl.quantize import quantize, widen
+
+_OUT = 8
+_KINDS = [  # kernel size, stride, groups
+    (1, 1, 1),
+    (1, 2, 1),
+    (3, 2, 1),
+    (3, 1, 2),
+    (5, 2, 2),
+    *((kernel_size, stride, _OUT) for kernel_size in (3, 5, 7) for stride in (1, 2)),
+]
+KINDS = pytest.mark.parametrize(("kernel_size", "stride", "groups"), _KINDS)
+
+
+def _random(*shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@KINDS
+@pytest.mark.parametrize("size", [(5, 3), (4, 6), (1, 1)], ids=str)
+def test_gradients_of_a_trained_convolution(
+    check_gradients, random_map, kernel_size, stride, groups, size
+):
+    x = random_map(2, 8, *size)
+    weight = _random(_OUT, 8 // groups, kernel_size, kernel_size, seed=2)
+
+    def backward(grad, x, weight, bias):
+        return (
+            input_gradient(grad, weight, x.shape[2:], stride, groups),
+            weight_gradient(grad, x, weight, stride, groups),
+            grad.sum((0, 2, 3)),
+        )
+
+    def forward(x, weight, bias):
+        y = convolve(x, weight, bias, stride, groups)
+        expected = F.conv2d(x, weight, bias, stride, kernel_size // 2, 1, groups)
+        torch.testing.assert_close(y, expected)
+        return y
+
+    check_gradients(forward, backward, x, weight, _random(_OUT, seed=3), fast=True)
+
+
+@KINDS
+@pytest.mark.parametrize("bits", [8, 32])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_the_gradient_of_a_frozen_convolution(
+    check_gradients, random_map, monkeypatch, kernel_size, stride, groups, bits, has_bias
+):
+    """Its matrix is widened three output channels at a time: three parts, the last smaller."""
+    monkeypatch.setattr("tinytl.convolution.WIDENED_VALUES", 24)
+    wide = _random(_OUT, 8 // groups, kernel_size, kernel_size, seed=2)
+    weight, scale = quantize(wide) if bits == 8 else (wide, None)
+    bias = _random(_OUT, seed=3) if has_bias else None
+
+    def forward(x):
+        y = convolve_frozen(x, weight, scale, bias, stride, groups)
+        torch.testing.assert_close(y, convolve(x, widen(weight, scale), bias, stride, groups))
+        return y
+
+    def backward(grad, x):
+        return (frozen_input_gradient(grad, weight, scale, x.shape[2:], stride, groups),)
+
+    check_gradients(forward, backward, random_map(2, 8, 5, 4), fast=True)
+
+
+def test_an_input_of_one_channel_a_part(random_map, monkeypatch):
+    """A row that alone is larger than a part may be is a part."""
+    monkeypatch.setattr("tinytl.convolution.WIDENED_VALUES", 4)
+    x = random_map(2, 8, 3, 3)
+    weight, scale = quantize(_random(_OUT, 8, 1, 1, seed=2))
+    found = convolve_frozen(x, weight, scale, None, 1, 1)
+    torch.testing.assert_close(found, convolve(x, widen(weight, scale), None, 1, 1))
+    found = frozen_input_gradient(x, weight, scale, x.shape[2:], 1, 1)
+    expected = input_gradient(x, widen(weight, scale), x.shape[2:], 1, 1)
+    torch.testing.assert_close(found, expected)
