@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinytl.ledger import WIDENED_VALUES
+from tinytl.operations import WIDENED_VALUES
 from tinytl.quantize import widen
 
 
@@ -93,7 +93,6 @@ def convolve_frozen(
             torch.mm(rows(x), matrix, out=rows(y)[:, part])
         else:
             torch.addmm(bias[part], rows(x), matrix, out=rows(y)[:, part])
-        del matrix
     return y
 
 
@@ -115,7 +114,6 @@ def frozen_input_gradient(
             torch.mm(rows(grad)[:, part], matrix, out=rows(grad_x))
         else:
             rows(grad_x).addmm_(rows(grad)[:, part], matrix)
-        del matrix
     return grad_x
 
 
