@@ -20,7 +20,7 @@ from typing import Any
 
 from search.adapted import AdaptedSupernet
 from search.space import Candidate
-from search.supernet import Supernet, load_supernet
+from search.supernet import load_supernet
 from service.database import Database, upgrade_embedded
 from service.datasets import import_dataset, stored_images
 from service.settings import Settings
@@ -161,7 +161,7 @@ def _open_store(path: Path, directory: Path, image_size: int) -> ImageStore:
 
 def _train(run: Run, store: ImageStore) -> Outcome:
     budget = run.budget
-    supernet: Supernet = load_supernet(budget.supernet, Settings().supernet_cache_dir.expanduser())
+    supernet = load_supernet(budget.supernet, Settings().supernet_cache_dir.expanduser())
     candidate = Candidate(
         subnet=supernet.spec.uniform(5, 4, 3),
         resolution=budget.resolution,
