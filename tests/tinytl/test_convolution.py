@@ -77,7 +77,7 @@ def test_the_gradient_of_a_frozen_convolution(
     check_gradients(forward, backward, random_map(2, 8, 5, 4), fast=True)
 
 
-def test_an_input_of_one_channel_a_part(random_map, monkeypatch):
+def test_a_frozen_matrix_widened_row_by_row(random_map, monkeypatch):
     """A row that alone is larger than a part may be is a part."""
     monkeypatch.setattr("tinytl.convolution.WIDENED_VALUES", 4)
     x = random_map(2, 8, 3, 3)
@@ -87,3 +87,15 @@ def test_an_input_of_one_channel_a_part(random_map, monkeypatch):
     found = frozen_input_gradient(x, weight, scale, x.shape[2:], 1, 1)
     expected = input_gradient(x, widen(weight, scale), x.shape[2:], 1, 1)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@KINDS
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (5, 4)], ids=str)
+def test_maps_and_their_gradients_are_channels_last(kernel_size, stride, groups, size, dtype):
+    """Also from a map of 1x1, whose layout says nothing."""
+    x = torch.zeros(2, 8, *size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.zeros(_OUT, 8 // groups, kernel_size, kernel_size, dtype=dtype)
+    y = convolve(x, weight, None, stride, groups)
+    for found in (y, input_gradient(y, weight, x.shape[2:], stride, groups)):
+        assert found.is_contiguous(memory_format=torch.channels_last)

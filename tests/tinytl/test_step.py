@@ -53,10 +53,11 @@ def make(small_network, make_twins):
     return make
 
 
-def _batch(num_images=_BATCH_SIZE, size=40, dtype=torch.float64):
+def _batch(size=40, dtype=torch.float64):
+    """Of 40 pixels, maps have 20, 10, 5, 3 and 2; of 32, down to 1."""
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn(num_images, 3, size, size, generator=generator, dtype=dtype)
-    return Batch(images=images, labels=torch.arange(num_images) * 3 % 5)
+    images = torch.randn(_BATCH_SIZE, 3, size, size, generator=generator, dtype=dtype)
+    return Batch(images=images, labels=torch.arange(_BATCH_SIZE) * 3 % 5)
 
 
 def _run(network, batch, plan, change=lambda parameter: None):
@@ -90,13 +91,13 @@ def test_every_plan_gives_the_gradient_of_plain_autograd(make, family, group_nor
     expected = stock_gradients(stock, batch.images, batch.labels)
     expected_losses = F.cross_entropy(stock(batch.images), batch.labels, reduction="none")
     assert expected.keys() == network.trained_parameters().keys()
-    for plan in _PLANS.values():
-        losses, found = _run(network, batch, plan)
+    for plan in ("whole", "three stretches", "recomputed late"):
+        losses, found = _run(network, batch, _PLANS[plan])
         torch.testing.assert_close(losses, expected_losses)
         _assert_close(found, expected)
 
 
-@pytest.mark.parametrize("plan", _PLANS.values(), ids=_PLANS)
+@pytest.mark.parametrize("plan", _PLANS)
 @FAMILIES
 def test_dropout_and_label_smoothing(make, family, plan):
     network, stock = make(family, Method.LITE_RESIDUAL_BIAS)
@@ -104,7 +105,7 @@ def test_dropout_and_label_smoothing(make, family, plan):
     num_features = network.classifier.in_features
     keep = (torch.rand(_BATCH_SIZE, num_features, generator=generator) < 0.7).double() / 0.7
     batch = replace(_batch(), keep=keep, label_smoothing=0.1)
-    losses, found = _run(network, batch, plan)
+    losses, found = _run(network, batch, _PLANS[plan])
     stock.classifier.register_forward_pre_hook(lambda module, inputs: inputs[0] * keep)
     logits = stock(batch.images)
     expected = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=0.1)
