@@ -71,7 +71,10 @@ class Stem:
             x = tape.pop()
             tape = []
             self._unit.forward(_widen(x), tape)
-        self._unit.backward(grad, tape, gradients, needs_input=needs_input)
+            del x
+        grads = [grad]
+        del grad
+        self._unit.backward(grads.pop(), tape, gradients, needs_input=needs_input)
 
 
 def _widen(images: Tensor) -> Tensor:
@@ -241,7 +244,12 @@ class Tail:
         grad = grad[:, :, None, None]
         if self._after_pool is not None:
             grad = self._after_pool.backward(grad, tape, gradients)
-        size = tape.pop()
-        spread = empty_map(*grad.shape[:2], size, grad)
-        spread.copy_(grad).div_(size.numel())
-        return self._before_pool.backward(spread, tape, gradients, needs_input=needs_input)
+        return self._before_pool.backward(
+            _spread(grad, tape.pop()), tape, gradients, needs_input=needs_input
+        )
+
+
+def _spread(grad: Tensor, size: torch.Size) -> Tensor:
+    """Gradient of a map (N, C, *size) from that of its mean (N, C, 1, 1)."""
+    grad_map = empty_map(*grad.shape[:2], size, grad)
+    return grad_map.copy_(grad).div_(size.numel())

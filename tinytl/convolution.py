@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinytl.operations import WIDENED_VALUES
+from tinytl.ledger import WIDENED_VALUES
 from tinytl.quantize import widen
 
 
@@ -56,25 +56,49 @@ def input_gradient(
 ) -> Tensor:
     """Gradient of convolve's input, from the weight alone.
 
-    grad: (N, out, H', W'); weight: (out, in / groups, k, k); in_size: (H, W). A transposed
-    convolution; a depthwise one of stride 1 is a convolution with the weight turned round, which
-    is faster.
+    grad: (N, out, H', W'); weight: (out, in / groups, k, k); in_size: (H, W). A convolution with
+    the weight turned round, over the gradient with zeros between its values where the stride is
+    2; for a depthwise one of stride 2, torch's transposed convolution, as its workspace is small.
     """
     if is_pointwise(weight, stride, groups):
         grad_x = empty_map(len(grad), weight.shape[1], in_size, grad)
         torch.mm(rows(grad), weight.flatten(1), out=rows(grad_x))
         return grad_x
-    kernel_size = weight.shape[-1]
-    padding = kernel_size // 2
-    if stride == 1 and groups == len(weight):
-        return F.conv2d(grad, weight.flip(2, 3), None, 1, padding, 1, groups)
-    rest = [
-        full - ((out - 1) * stride - 2 * padding + kernel_size)
+    padding = weight.shape[-1] // 2
+    if groups == len(weight):
+        if stride == 1:
+            return F.conv2d(grad, weight.flip(2, 3), None, 1, padding, 1, groups)
+        grad_x = F.conv_transpose2d(
+            grad, weight, None, stride, padding, _rest(grad, weight, in_size, stride), groups
+        )
+        return grad_x.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(
+        _spread_out(grad, in_size, stride), _turned(weight, groups), None, 1, padding, 1, groups
+    )
+
+
+def _rest(grad: Tensor, weight: Tensor, in_size: torch.Size, stride: int) -> list[int]:
+    """Rows and columns of the input that a transposed convolution would leave out."""
+    reach = weight.shape[-1] % 2  # kernel - 2 * padding
+    return [
+        full - ((out - 1) * stride + reach)
         for full, out in zip(in_size, grad.shape[2:], strict=True)
     ]
-    grad_x = F.conv_transpose2d(grad, weight, None, stride, padding, rest, groups)
-    # from a map of 1x1, whose layout says nothing, torch makes a larger one that is contiguous
-    return grad_x.contiguous(memory_format=torch.channels_last)
+
+
+def _spread_out(grad: Tensor, in_size: torch.Size, stride: int) -> Tensor:
+    """grad with zeros between its values, (N, out, *in_size)."""
+    if stride == 1:
+        return grad
+    spread = empty_map(*grad.shape[:2], in_size, grad).zero_()
+    spread[:, :, ::stride, ::stride] = grad
+    return spread
+
+
+def _turned(weight: Tensor, groups: int) -> Tensor:
+    """The weight (in, out / groups, k, k) of the convolution that takes gradients back."""
+    by_group = weight.unflatten(0, (groups, -1)).transpose(1, 2)
+    return by_group.flip(3, 4).flatten(0, 1)
 
 
 def convolve_frozen(
@@ -93,6 +117,7 @@ def convolve_frozen(
             torch.mm(rows(x), matrix, out=rows(y)[:, part])
         else:
             torch.addmm(bias[part], rows(x), matrix, out=rows(y)[:, part])
+        del matrix
     return y
 
 
@@ -114,6 +139,7 @@ def frozen_input_gradient(
             torch.mm(rows(grad)[:, part], matrix, out=rows(grad_x))
         else:
             rows(grad_x).addmm_(rows(grad)[:, part], matrix)
+        del matrix
     return grad_x
 
 

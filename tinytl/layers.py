@@ -187,7 +187,7 @@ class ConvUnit(nn.Module):
                 x, self.frozen.weight, self.frozen.scale, bias, self.stride, self.groups
             )
         else:
-            y = convolve(x, self._used_weight(), bias, self.stride, self.groups)
+            y = convolve(x, self._used_weight(x.dtype), bias, self.stride, self.groups)
             if tape is not None:
                 tape.append(x)
         if tape is not None:
@@ -196,10 +196,10 @@ class ConvUnit(nn.Module):
             y = self._normalize(y, tape)
         return self._activate(y, tape)
 
-    def _used_weight(self) -> Tensor:
+    def _used_weight(self, dtype: torch.dtype) -> Tensor:
         assert self.weight is not None
-        eps = self._standardization_eps
-        return self.weight if eps is None else standardize(self.weight, eps)
+        weight, eps = self.weight.to(dtype), self._standardization_eps
+        return weight if eps is None else standardize(weight, eps)
 
     def _normalize(self, y: Tensor, tape: Tape | None) -> Tensor:
         norm, gain, bias = self.norm, self.gain, self.bias
@@ -260,13 +260,13 @@ class ConvUnit(nn.Module):
     ) -> Tensor | None:
         weight, eps = self.weight, self._standardization_eps
         assert weight is not None
-        used = self._used_weight()
+        used = self._used_weight(x.dtype)
         grad_x = None
         if needs_input:
             grad_x = input_gradient(grad, used, x.shape[2:], self.stride, self.groups)
         grad_weight = weight_gradient(grad, x, used, self.stride, self.groups)
         if eps is not None:
-            grad_weight = standardize_backward(grad_weight, weight, eps)
+            grad_weight = standardize_backward(grad_weight, weight.to(x.dtype), eps)
         gradients.add(weight, grad_weight)
         return grad_x
 

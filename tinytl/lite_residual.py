@@ -61,9 +61,9 @@ class LiteResidual(nn.Module):
 
     def forward(self, pooled: Tensor, out_size: torch.Size) -> Tensor:
         """pooled: what pool gave. Returns (N, out_channels, *out_size)."""
-        y, _ = self._narrow(pooled)
+        y = self._narrow(pooled)[0]
         y = convolve(y, self._wide(self.conv2), None, 1, 1)
-        y, _ = self._normalize(y, self.final_bn)
+        y = self._normalize(y, self.final_bn)[0]
         if y.shape[2:] == out_size:
             return y
         return F.interpolate(y, size=out_size, mode="bilinear", align_corners=False)
@@ -88,7 +88,7 @@ class LiteResidual(nn.Module):
         """grad: of forward's output, left as it is. Returns the gradient of pooled."""
         rectified, (narrow, narrow_statistics) = self._narrow(pooled)
         end = convolve(rectified, self._wide(self.conv2), None, 1, 1)
-        _, end_statistics = self._normalize(end, self.final_bn)
+        end_statistics = self._normalize(end, self.final_bn)[1]
         if grad.shape[2:] != end.shape[2:]:
             grad = torch.ops.aten.upsample_bilinear2d_backward(
                 grad, grad.shape[2:], end.shape, False

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tinytl.operations import MASK_CHUNK_BYTES
+from tinytl.ledger import MASK_CHUNK_BYTES
 
 Rectifier = Literal["relu", "relu6"]
 

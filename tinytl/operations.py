@@ -1,398 +1,435 @@
-"""A training step written down: what each of the network's operations takes, in plain Python.
+"""What the layers of a network take while they run, written down event by event, without torch.
 
-It mirrors tinytl.network and its layers, allocation by allocation; a change there that allocates
-otherwise is a change here.
+It mirrors tinytl.layers and tinytl.lite_residual: a change there that allocates otherwise is a
+change here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinytl.config import (
-    Activation,
-    BlockConfig,
-    ConvConfig,
-    LiteResidualConfig,
-    NetworkConfig,
-    NormConfig,
-    conv_size,
+from tinytl.config import Activation, LiteResidualConfig, NormConfig, conv_size
+from tinytl.ledger import (
+    FLOAT_BYTES,
+    MASK_CHUNK_BYTES,
+    WIDENED_VALUES,
+    Ledger,
+    Pass,
 )
+from tinytl.optimizer_memory import state_bytes, update_bytes
+from tinytl.plan import OptimizerBits, TrainedBits
 from tinytl.trainable import Method
 
-FLOAT_BYTES = 4
 _NATIVE_CONV_BYTES = 20480 * FLOAT_BYTES
 """Up to this input size torch convolves a single image by its own code, with extra columns."""
 
-_REORDER_PADDING_BYTES = 1 << 16
-_BLOCK_CHANNELS = 16
+_NATIVE_PADDING_BYTES = 1 << 12
+_SCRATCH_BYTES = 1 << 16
+"""Of a dense or grouped convolution: some kilobytes a thread."""
+
 _DEPTHWISE_GRADIENT_COPIES = 257
 """Partial sums that oneDNN makes of a depthwise weight gradient, but for 3x3 on maps as large."""
 
 
-_MASK_CHUNKS = 8
-_MIN_WIDENED_VALUES = 1 << 18
-"""Values of a large frozen matrix that are widened at a time."""
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a micro-batch is trained with; num_images are in it."""
 
-MASK_CHUNK_BYTES = 1 << 12
-
-
-WIDENED_VALUES = 1 << 18
-"""Values of a large frozen matrix that are widened at a time."""
-
-MASK_CHUNK_BYTES = 1 << 12
-"""Bytes of a bit mask that are packed or unpacked at a time."""
-
-
-def mask_chunk_bytes(num_bytes: int) -> int:
-    """Bytes of a rectifier's bit mask that are packed or unpacked at a time."""
-    return max(-(-num_bytes // _MASK_CHUNKS), _MIN_MASK_CHUNK_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation. forward, backward: bytes that exist while it runs, beside what is kept.
-
-    kept: bytes that wait from its forward for its backward. gradient: bytes of the parameter
-    gradients that its backward makes.
-    """
-
-    forward: float
-    backward: float = 0
-    kept: float = 0
-    gradient: int = 0
-
-
-class Step:
-    """The operations of one micro-batch and the parameters they need, as they are described."""
-
-    def __init__(
-        self, norm: NormConfig, method: Method, num_images: int, frozen_bits: int
-    ) -> None:
-        self.norm = norm
-        self.frozen_bits = frozen_bits
-        self.method = method
-        self.num_images = num_images
-        self.learns = False  # whether the present activation needs a gradient
-        self.operations: list[Operation] = []
-        self.frozen_bytes = 0
-        self.trained_values = 0
-        self.trained_tensors = 0
+    norm: NormConfig
+    method: Method
+    num_images: int
+    frozen_bits: int
+    optimizer_bits: OptimizerBits
+    trained_bits: TrainedBits
 
     def map_bytes(self, channels: int, size: int) -> int:
-        """Bytes of a float map of the micro-batch."""
+        """Bytes of a float map (num_images, channels, size, size)."""
         return FLOAT_BYTES * self.num_images * channels * size**2
 
-    def vector(self, num_values: int, *, trained: bool) -> int:
-        """Count a float parameter; returns the bytes of its gradient, 0 where it has none."""
-        num_bytes = num_values * FLOAT_BYTES
+
+class Parameters:
+    """Bytes of parameters, as they are described: stored, trained, their optimizer state."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self.frozen_bytes = 0
+        self.trained_bytes = 0
+        self.state_bytes = 0
+        self.gradient_bytes = 0
+
+    def add(self, num_values: int, *, trained: bool, is_matrix: bool = False) -> None:
+        """A float parameter; matrices are stored in the plan's trained bits where they learn."""
+        setting = self._setting
         if not trained:
-            self.frozen_bytes += num_bytes
-            return 0
-        self.trained_values += num_values
-        self.trained_tensors += 1
-        return num_bytes
-
-    def unit(
-        self,
-        *,
-        x: int,
-        y: int,
-        weights: int,
-        channels: int,
-        activation: Activation | None,
-        has_norm: bool = True,
-        has_bias: bool = True,
-        bias_trained: bool | None = None,
-        beside: int = 0,
-        waiting: int = 0,
-        kernel_size: int = 1,
-        stride: int = 1,
-        depthwise: bool = False,
-        gradient_copies: int = 1,
-    ) -> None:
-        """A ConvUnit: input x and output y in bytes; weights in values.
-
-        beside: bytes alive in forward beside x; waiting: gradients that wait in backward.
-        """
-        method = self.method
-        bias_learns = has_bias and (method.trains_bias if bias_trained is None else bias_trained)
-        keeps_gain = has_norm and (self.norm.kind == "group" or method.trains_gain)
-        weight_gradient = self._count_weights(weights, channels)
-        gain_gradient = 0
-        if keeps_gain:
-            gain_gradient = self.vector(channels, trained=method.trains_gain)
-            if self.norm.kind == "batch":
-                self.frozen_bytes += 2 * channels * FLOAT_BYTES
-        bias_gradient = self.vector(channels, trained=bias_learns) if has_bias else 0
-
-        learned_before = self.learns
-        self.learns = learned_before or bias_learns or method.trains_weights
-        x_gradient = x if learned_before else 0
-        weight_bytes = weights * FLOAT_BYTES
-        standardized = has_norm and self.norm.weight_standardization_eps is not None
-        if method.trains_weights:
-            widened = 3 * weight_bytes if standardized else 0
-        else:
-            widened = weight_bytes if self.frozen_bits == 8 else 0
-        workspace = widened
-        if kernel_size > 1:
-            workspace += self._conv_workspace(x, weight_bytes, kernel_size, stride, depthwise)
-        if not self.learns:
-            copies = 2 if keeps_gain else 1
-            self.operations.append(Operation(beside + x + max(workspace, (copies - 1) * y) + y))
+            self.frozen_bytes += num_values * FLOAT_BYTES
             return
-        mask_kept, mask_made, mask_read, mask_applied = _mask_bytes(y, activation)
-        convolution = x + y + workspace
-        conv_backward = waiting + y + workspace + x_gradient
-        if method.trains_weights:
-            conv_backward += gradient_copies * weight_bytes
-        if not keeps_gain and not method.trains_weights:
-            self.operations.append(
-                Operation(
-                    beside + max(convolution, x + y + mask_made),
-                    waiting + max(mask_read, conv_backward - waiting + mask_applied),
-                    mask_kept,
-                    bias_gradient,
-                )
-            )
-            return
-        kept_input = x + (widened if standardized else 0)
-        self.operations.append(
-            Operation(
-                beside + convolution,
-                conv_backward,
-                kept_input if method.trains_weights else 0,
-                weight_gradient,
-            )
+        bits = setting.trained_bits if is_matrix else 32
+        self.trained_bytes += num_values * bits // 8
+        self.state_bytes += state_bytes(num_values, setting.optimizer_bits)
+        self.gradient_bytes += num_values * FLOAT_BYTES
+
+
+def hand_over(
+    ledger: Ledger, setting: Setting, kind: Pass, num_values: int, *, is_matrix: bool = False
+) -> None:
+    """Gradients.add: the gradient is held already; it goes, or waits for the next micro-batch."""
+    gradient = num_values * FLOAT_BYTES
+    if kind == "first":
+        return
+    if kind != "middle":
+        bits = setting.trained_bits if is_matrix else 32
+        ledger.touch(update_bytes(num_values, setting.optimizer_bits, bits))
+    ledger.drop(2 * gradient if kind == "last" else gradient)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A ConvUnit of side in_size: what decides its bytes."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int = 1
+    stride: int = 1
+    is_depthwise: bool = False
+    activation: Activation | None = None
+    has_norm: bool = True
+    has_bias: bool = True
+    bias_learns: bool = False
+    in_size: int
+
+    @property
+    def out_size(self) -> int:
+        return conv_size(self.in_size, self.kernel_size, self.stride)
+
+    @property
+    def num_weights(self) -> int:
+        ins = 1 if self.is_depthwise else self.in_channels
+        return self.out_channels * ins * self.kernel_size**2
+
+    @property
+    def is_pointwise(self) -> bool:
+        return self.kernel_size == 1 and self.stride == 1 and not self.is_depthwise
+
+
+class UnitCost:
+    """Forward and backward of a ConvUnit as ledger entries. x, y: bytes of input and output."""
+
+    def __init__(self, unit: Unit, setting: Setting) -> None:
+        self.unit = unit
+        self.setting = setting
+        norm, method = setting.norm, setting.method
+        self.x = setting.map_bytes(unit.in_channels, unit.in_size)
+        self.y = setting.map_bytes(unit.out_channels, unit.out_size)
+        self.keeps_gain = unit.has_norm and (norm.kind == "group" or method.trains_gain)
+        self.trains_weight = method.trains_weights
+        standardized = unit.has_norm and norm.weight_standardization_eps is not None
+        self._standardizes = standardized and self.trains_weight
+        self._weight = unit.num_weights * FLOAT_BYTES
+        self._group_statistics = setting.num_images * unit.out_channels
+        """Mean and deviation, of 4 bytes each, for every 8 channels of an image."""
+
+    @property
+    def keeps_bits_only(self) -> bool:
+        return not (
+            self.trains_weight or self.keeps_gain or self.unit.activation == "h_swish"
         )
-        if keeps_gain:
-            gradients = gain_gradient + bias_gradient
-            statistics = self.num_images * channels  # mean and deviation per 8 channels
-            self.operations.append(
-                Operation(
-                    beside + x + 2 * y + statistics,
-                    waiting + 2 * y + 9 * statistics,
-                    y + statistics,
-                    gradients,
-                )
-            )
-        if activation is not None:
-            copies = 2 if activation == "h_swish" else 1
-            self.operations.append(
-                Operation(beside + x + copies * y + mask_made, waiting + mask_read, mask_kept)
-            )
 
-    def _conv_workspace(
-        self, x: int, weight_bytes: int, kernel_size: int, stride: int, depthwise: bool
-    ) -> int:
-        """What a spatial convolution takes beside input, weight and output."""
-        if self.num_images == 1 and not depthwise and x <= _NATIVE_CONV_BYTES:
-            return x * kernel_size**2 // stride**2
-        return _reorder_bytes(weight_bytes)
+    def count(self, parameters: Parameters) -> None:
+        unit, method = self.unit, self.setting.method
+        if self.trains_weight:
+            parameters.add(unit.num_weights, trained=True, is_matrix=True)
+        else:
+            bits = self.setting.frozen_bits
+            scales = unit.out_channels * FLOAT_BYTES if bits == 8 else 0
+            parameters.frozen_bytes += unit.num_weights * bits // 8 + scales
+        if self.keeps_gain:
+            parameters.add(unit.out_channels, trained=method.trains_gain)
+            if self.setting.norm.kind == "batch":
+                parameters.frozen_bytes += 2 * unit.out_channels * FLOAT_BYTES
+        if unit.has_bias:
+            parameters.add(unit.out_channels, trained=unit.bias_learns)
 
-    def _count_weights(self, weights: int, channels: int) -> int:
-        if self.method.trains_weights:
-            return self.vector(weights, trained=True)
-        scales = channels * FLOAT_BYTES if self.frozen_bits == 8 else 0
-        self.frozen_bytes += weights * self.frozen_bits // 8 + scales
-        return 0
+    @property
+    def kept(self) -> int:
+        """Bytes on the tape between forward and backward, a trained convolution's x apart."""
+        kept = 0
+        if self.keeps_gain:
+            is_group = self.setting.norm.kind == "group"
+            kept += self.y + (self._group_statistics if is_group else 0)
+        if self.unit.activation == "h_swish":
+            kept += self.y
+        elif self.unit.activation is not None:
+            kept += self._bits
+        return kept
+
+    @property
+    def _bits(self) -> int:
+        return self.y // (8 * FLOAT_BYTES)
+
+    @property
+    def _mask_chunk(self) -> int:
+        """Values, and so bytes of bools, of a mask that are unpacked at a time."""
+        return 8 * min(self._bits, MASK_CHUNK_BYTES)
+
+    def forward(self, ledger: Ledger, *, taped: bool) -> None:
+        """x is held by the caller. Leaves y held, and what is kept."""
+        widened, copies, y = self._widened_bytes, self._conv_workspace, self.y
+        ledger.hold(widened)
+        ledger.touch(y, workspace=copies)
+        ledger.drop(widened)
+        ledger.hold(y)
+        if self.keeps_gain:
+            self._normalize(ledger, taped=taped)
+        activation = self.unit.activation
+        if activation == "h_swish":
+            if taped:
+                ledger.hold(y)
+        elif activation is not None and taped:
+            chunk = self._mask_chunk
+            ledger.hold(self._bits)
+            ledger.touch(2 * chunk + chunk // 8)
+
+    def _normalize(self, ledger: Ledger, *, taped: bool) -> None:
+        if self.setting.norm.kind == "group":
+            statistics = self._group_statistics
+            ledger.touch(self.y, workspace=9 * statistics)
+            ledger.hold(self.y + statistics)
+            if not taped:
+                ledger.drop(self.y + statistics)
+        elif taped:
+            ledger.hold(self.y)
+
+    @property
+    def _widened_bytes(self) -> int:
+        """The weight in float for a while: a frozen one widened, a trained one standardized."""
+        if self.trains_weight:
+            bf16 = self._weight if self.setting.trained_bits == 16 else 0
+            return bf16 + (self._weight if self._standardizes else 0)
+        if self.setting.frozen_bits != 8:
+            return 0
+        if self.unit.is_pointwise:
+            rows = max(1, WIDENED_VALUES // self.unit.in_channels)
+            return min(self._weight, rows * self.unit.in_channels * FLOAT_BYTES)
+        return self._weight
+
+    @property
+    def _conv_workspace(self) -> int:
+        unit = self.unit
+        if unit.is_pointwise:
+            return 0
+        if unit.is_depthwise:
+            return self._blocked_weight
+        if self.setting.num_images == 1 and self.x <= _NATIVE_CONV_BYTES:
+            columns = self.x * unit.kernel_size**2 // unit.stride**2
+            return columns + self._weight + _NATIVE_PADDING_BYTES
+        return self._weight + self._blocked_weight + _SCRATCH_BYTES
+
+    @property
+    def _blocked_weight(self) -> int:
+        """The weight in oneDNN's layout: channels filled up to blocks."""
+        unit = self.unit
+        return self._weight // unit.out_channels * _filled(unit.out_channels, 16)
+
+    def backward(self, ledger: Ledger, kind: Pass, *, needs_input: bool = True) -> None:
+        """The gradient of y is held, and what was kept; leaves the gradient of x held."""
+        unit, setting = self.unit, self.setting
+        if unit.activation == "h_swish":
+            ledger.drop(self.y)
+        elif unit.activation is not None:
+            chunk = self._mask_chunk
+            ledger.touch(2 * chunk)
+            ledger.touch(chunk, workspace=FLOAT_BYTES * chunk)
+            ledger.drop(self._bits)
+        vector = unit.out_channels * FLOAT_BYTES
+        if self.keeps_gain:
+            self._normalize_backward(ledger)
+            ledger.hold(2 * vector)
+            for trained in (setting.method.trains_gain, unit.bias_learns):
+                if trained:
+                    hand_over(ledger, setting, kind, unit.out_channels)
+                else:
+                    ledger.drop(vector)
+        elif unit.has_bias and unit.bias_learns:
+            ledger.hold(vector)
+            hand_over(ledger, setting, kind, unit.out_channels)
+        if self.trains_weight:
+            self._trained_backward(ledger, kind, needs_input=needs_input)
+        elif needs_input:
+            self._input_gradient(ledger)
+        ledger.drop(self.y)
+
+    def _normalize_backward(self, ledger: Ledger) -> None:
+        if self.setting.norm.kind == "group":
+            ledger.touch(self.y, workspace=9 * self._group_statistics)
+            ledger.hold(self.y)
+            ledger.drop(2 * self.y + self._group_statistics)
+        else:
+            ledger.drop(self.y)
+
+    def _input_gradient(self, ledger: Ledger) -> None:
+        turned = 0
+        if self.unit.is_depthwise and self.unit.stride == 1:
+            turned = self._weight
+        ledger.hold(self._widened_bytes + turned)
+        ledger.touch(self.x, workspace=self._conv_workspace)
+        ledger.drop(self._widened_bytes + turned)
+        ledger.hold(self.x)
+
+    def _trained_backward(self, ledger: Ledger, kind: Pass, *, needs_input: bool) -> None:
+        unit, weight = self.unit, self._weight
+        widened = self._widened_bytes
+        ledger.hold(widened)
+        if needs_input:
+            turned = weight if unit.is_depthwise and unit.stride == 1 else 0
+            ledger.touch(turned + self.x, workspace=self._conv_workspace)
+            ledger.hold(self.x)
+        if unit.is_pointwise:
+            ledger.hold(weight)
+        else:
+            copies = weight + self._conv_workspace
+            if unit.is_depthwise and unit.kernel_size > min(3, unit.in_size):
+                copies = _DEPTHWISE_GRADIENT_COPIES * weight
+            ledger.touch(weight, workspace=copies)
+            ledger.hold(weight)
+            if not unit.is_depthwise:
+                ledger.touch(weight)
+        if self._standardizes:
+            ledger.touch(3 * weight)
+        hand_over(ledger, self.setting, kind, unit.num_weights, is_matrix=True)
+        ledger.drop(widened)
 
 
-def _reorder_bytes(weight_bytes: int) -> int:
-    """Copies of a weight in a layout of oneDNN's own: several of a small one, one of a large."""
-    return min(3 * weight_bytes, weight_bytes + _REORDER_PADDING_BYTES) + 256
+def _filled(channels: int, block: int) -> int:
+    """Channels filled up to a multiple of the block."""
+    return -(-channels // block) * block
 
 
-def _blocked_bytes(module: LiteResidualConfig) -> int:
-    """The group convolution's weight with each group's channels filled up to oneDNN's blocks."""
+class LiteResidualCost:
+    """A LiteResidual as ledger entries; size: side of the block's input."""
+
+    def __init__(self, module: LiteResidualConfig, setting: Setting, size: int) -> None:
+        self.setting = setting
+        ratio = module.downsample_ratio
+        pooled_size = 1 if ratio is None else max(1, size // min(ratio, size))
+        self._end_size = conv_size(pooled_size, module.kernel_size, module.stride)
+        self._mid, self._out = module.mid_channels, module.out_channels
+        self.pooled = setting.map_bytes(module.in_channels, pooled_size)
+        self._narrow = setting.map_bytes(self._mid, self._end_size)
+        self._end = setting.map_bytes(self._out, self._end_size)
+        self._conv1_values = (
+            module.in_channels // module.groups * self._mid * module.kernel_size**2
+        )
+        self._conv2_values = self._mid * self._out
+        weight = self._conv1_values * FLOAT_BYTES
+        self._conv1_turned = weight
+        self._conv1_spread = 0
+        if module.stride != 1:
+            self._conv1_spread = setting.map_bytes(self._mid, pooled_size)
+        self._conv1_workspace = weight + _blocked_bytes(module, widest=True) + _SCRATCH_BYTES
+        self._gradient_workspace = 2 * weight + _blocked_bytes(module, widest=False) + _SCRATCH_BYTES
+        if module.kernel_size == 1:  # then maps are copied too
+            self._conv1_workspace += self.pooled + self._narrow
+            self._gradient_workspace += self.pooled + self._narrow
+        self._learns = setting.method.uses_lite_residual
+        self._last_bias_learns = setting.method.trains_last_lite_bias
+        halves = setting.trained_bits == 16 and self._learns
+        self._wide1 = self._conv1_values * FLOAT_BYTES if halves else 0
+        self._wide2 = self._conv2_values * FLOAT_BYTES if halves else 0
+
+    def count(self, parameters: Parameters) -> None:
+        for values in (self._conv1_values, self._conv2_values):
+            parameters.add(values, trained=self._learns, is_matrix=True)
+        for values in (self._mid, self._mid, self._out):
+            parameters.add(values, trained=self._learns)
+        parameters.add(self._out, trained=self._learns and self._last_bias_learns)
+
+    def _statistics(self, channels: int) -> int:
+        return self.setting.num_images * channels
+
+    def _run_narrow(self, ledger: Ledger) -> None:
+        """conv1, norm and ReLU; leaves the norm's input, output and statistics held."""
+        ledger.hold(self._wide1)
+        ledger.touch(self._narrow, workspace=self._conv1_workspace)
+        ledger.drop(self._wide1)
+        ledger.touch(2 * self._narrow, workspace=9 * self._statistics(self._mid))
+        ledger.hold(2 * self._narrow + self._statistics(self._mid))
+
+    def forward(self, ledger: Ledger, out_bytes: int) -> None:
+        """The pooled input is held; leaves the output, out_bytes, held."""
+        self._run_narrow(ledger)
+        ledger.drop(self._narrow + self._statistics(self._mid))
+        ledger.hold(self._wide2 + self._end)
+        ledger.drop(self._wide2 + self._narrow)
+        ledger.hold(self._end + self._statistics(self._out))
+        ledger.drop(self._end + self._statistics(self._out))
+        if out_bytes != self._end:
+            ledger.hold(out_bytes)
+            ledger.drop(self._end)
+
+    def backward(
+        self, ledger: Ledger, kind: Pass, out_bytes: int, *, needs_input: bool
+    ) -> None:
+        """The gradient of the output and the pooled input are held and stay so; leaves the
+        gradient of the pooled input held."""
+        narrow, end = self._narrow, self._end
+        self._run_narrow(ledger)
+        ledger.hold(self._wide2 + end)
+        ledger.drop(self._wide2)
+        statistics = self._statistics(self._out)
+        ledger.hold(end + statistics)
+        ledger.drop(end)
+        upsampled = end if out_bytes != end else 0
+        ledger.hold(upsampled)
+        self._norm_backward(ledger, kind, self._out, end, self._last_bias_learns)
+        ledger.drop(upsampled + end)  # of the norm its input; its statistics stay
+        ledger.hold(self._wide2 + narrow)
+        if self._learns:
+            ledger.hold(self._conv2_values * FLOAT_BYTES)
+            hand_over(ledger, self.setting, kind, self._conv2_values, is_matrix=True)
+        ledger.drop(self._wide2)
+        ledger.drop(narrow + end)  # the rectified map; the gradient of the second convolution
+        self._norm_backward(ledger, kind, self._mid, narrow, True)
+        ledger.drop(2 * narrow)
+        self._conv1_backward(ledger, kind, needs_input=needs_input)
+        ledger.drop(narrow + statistics + self._statistics(self._mid))
+
+    def _norm_backward(
+        self, ledger: Ledger, kind: Pass, channels: int, y: int, bias_learns: bool
+    ) -> None:
+        ledger.touch(y, workspace=9 * self._statistics(channels))
+        ledger.hold(y + 2 * channels * FLOAT_BYTES)
+        for learns in (True, bias_learns):
+            if self._learns and learns:
+                hand_over(ledger, self.setting, kind, channels)
+            else:
+                ledger.drop(channels * FLOAT_BYTES)
+
+    def _conv1_backward(self, ledger: Ledger, kind: Pass, *, needs_input: bool) -> None:
+        ledger.hold(self._wide1)
+        if needs_input:
+            beside = self._conv1_turned + self._conv1_spread
+            ledger.touch(beside + self.pooled, workspace=self._conv1_workspace)
+            ledger.hold(self.pooled)
+        weight = self._conv1_values * FLOAT_BYTES
+        if self._learns:
+            ledger.touch(weight, workspace=self._gradient_workspace)
+            ledger.touch(2 * weight)
+            ledger.drop(self._wide1)
+            ledger.hold(weight)
+            hand_over(ledger, self.setting, kind, self._conv1_values, is_matrix=True)
+        else:
+            ledger.drop(self._wide1)
+
+
+def _blocked_bytes(module: LiteResidualConfig, *, widest: bool) -> int:
+    """The group convolution's weight with each group's channels filled up to oneDNN's blocks.
+
+    The blocks are of 16 channels; widest: 48 may be filled up to 64, which depends on the maps.
+    """
     ins, outs = (
-        -(-channels // module.groups // _BLOCK_CHANNELS) * _BLOCK_CHANNELS
+        _filled(channels // module.groups, 16)
         for channels in (module.in_channels, module.mid_channels)
     )
+    if widest:
+        ins, outs = (64 if channels == 48 else channels for channels in (ins, outs))
     return module.groups * ins * outs * module.kernel_size**2 * FLOAT_BYTES
-
-
-def _mask_bytes(y: int, activation: Activation | None) -> tuple[float, float, float, float]:
-    """Of an activation with y bytes of output: bytes (kept, while made, read, once applied).
-
-    A rectifier's mask takes a bit per value, but bytes and floats while a chunk of it is packed
-    or applied. made is beside the output; read includes the incoming and outgoing gradients;
-    applied is what the outgoing gradient adds while the incoming one is still held.
-    """
-    if activation is None:
-        return 0, 0, y, 0
-    if activation == "h_swish":
-        return y, y, 2 * y, y
-    bits = y // FLOAT_BYTES // 8
-    chunk_values = 8 * min(bits, mask_chunk_bytes(bits))
-    made = bits + 2.125 * chunk_values
-    return bits, made, 2 * y + (2 + FLOAT_BYTES) * chunk_values, y
-
-
-def describe(network: NetworkConfig, step: Step, resolution: int, image_size: int) -> None:
-    """Write down one micro-batch's operations, after the making of its images.
-
-    resolution: side of the network's input; image_size: of the images that are stored.
-    """
-    stored, view = 3 * image_size**2, 3 * resolution**2
-    between = 3 * image_size * resolution
-    step.operations.append(Operation(2.25 * stored + 4 * between + 3 * view))
-    size = _describe_conv(network.first_conv, step, resolution)
-    for block in network.active_blocks:
-        size = _describe_block(block, step, size)
-    pooled = step.map_bytes(network.feature_mix.in_channels, 1)
-    if network.final_expand is not None:
-        _describe_conv(network.final_expand, step, size)
-        wide = step.map_bytes(network.final_expand.out_channels, size)
-        step.operations.append(Operation(wide + pooled, wide + pooled))
-        size = 1
-    _describe_conv(network.feature_mix, step, size)
-    _describe_head(network, step, size)
-
-
-def _describe_conv(conv: ConvConfig, step: Step, size: int) -> int:
-    out_size = conv_size(size, conv.kernel_size, conv.stride)
-    step.unit(
-        x=step.map_bytes(conv.in_channels, size),
-        y=step.map_bytes(conv.out_channels, out_size),
-        weights=conv.in_channels * conv.out_channels * conv.kernel_size**2,
-        channels=conv.out_channels,
-        activation=conv.activation,
-        has_norm=conv.has_norm,
-        has_bias=conv.has_norm,
-        kernel_size=conv.kernel_size,
-        stride=conv.stride,
-    )
-    return out_size
-
-
-def _describe_block(block: BlockConfig, step: Step, size: int) -> int:
-    out_size = conv_size(size, block.kernel_size, block.stride)
-    mid = block.mid_channels
-    x = step.map_bytes(block.in_channels, size)
-    y = step.map_bytes(block.out_channels, out_size)
-    wide, out_wide = step.map_bytes(mid, size), step.map_bytes(mid, out_size)
-    learned_before = step.learns
-    joins = learned_before and (block.shortcut or block.lite_residual is not None)
-    waiting = x if joins else 0
-    if joins:  # the gradients of the paths that leave x are summed
-        step.operations.append(Operation(x, 3 * x))
-    if block.has_expansion:
-        step.unit(
-            x=x,
-            y=wide,
-            weights=block.in_channels * mid,
-            channels=mid,
-            activation=block.activation,
-            waiting=waiting,
-        )
-    beside = x if block.has_expansion else 0
-    step.unit(
-        x=wide,
-        y=out_wide,
-        weights=mid * block.kernel_size**2,
-        channels=mid,
-        activation=block.activation,
-        beside=beside,
-        waiting=waiting,
-        kernel_size=block.kernel_size,
-        stride=block.stride,
-        depthwise=True,
-        gradient_copies=1 if block.kernel_size <= min(3, size) else _DEPTHWISE_GRADIENT_COPIES,
-    )
-    if block.squeeze_excite:
-        _describe_squeeze_excite(block, step, out_wide, beside=x, waiting=waiting)
-    step.unit(
-        x=out_wide,
-        y=y,
-        weights=mid * block.out_channels,
-        channels=block.out_channels,
-        activation=None,
-        beside=x,
-        waiting=waiting,
-    )
-    if block.lite_residual is not None:
-        _describe_lite_residual(
-            block.lite_residual, step, x, y, size, learned_before=learned_before
-        )
-    return out_size
-
-
-def _describe_squeeze_excite(
-    block: BlockConfig, step: Step, x: int, *, beside: int, waiting: int
-) -> None:
-    mid, squeezed = block.mid_channels, block.squeeze_channels
-    pooled, reduced = step.map_bytes(mid, 1), step.map_bytes(squeezed, 1)
-    if step.learns:  # the gradient of x comes through the mean and through the product
-        step.operations.append(Operation(beside + x + pooled, waiting + 3 * x + pooled))
-    layers: tuple[tuple[int, int, int, Activation | None], ...] = (
-        (pooled, reduced, squeezed, "relu"),
-        (reduced, pooled, mid, None),
-    )
-    for in_bytes, out_bytes, channels, activation in layers:
-        step.unit(
-            x=in_bytes,
-            y=out_bytes,
-            weights=mid * squeezed,
-            channels=channels,
-            activation=activation,
-            has_norm=False,
-            bias_trained=step.method.trains_squeeze_bias,
-            beside=beside + x,
-            waiting=waiting + x,
-        )
-    kept = x + 3 * pooled if step.learns else 0
-    step.operations.append(
-        Operation(beside + 2 * x + 2 * pooled, waiting + 3 * x + 2 * pooled, kept)
-    )
-
-
-def _describe_lite_residual(
-    module: LiteResidualConfig, step: Step, x: int, y: int, size: int, *, learned_before: bool
-) -> None:
-    ratio = module.downsample_ratio
-    pooled_size = 1 if ratio is None else max(1, size // min(ratio, size))
-    out_size = conv_size(pooled_size, module.kernel_size, module.stride)
-    mid, out = module.mid_channels, module.out_channels
-    pooled = step.map_bytes(module.in_channels, pooled_size)
-    narrow, end = step.map_bytes(mid, out_size), step.map_bytes(out, out_size)
-    trained = step.method.uses_lite_residual
-    conv1 = module.in_channels // module.groups * mid * module.kernel_size**2
-    gradient = sum(
-        step.vector(values, trained=trained) for values in (conv1, mid, mid, mid * out, out)
-    )
-    gradient += step.vector(out, trained=step.method.trains_last_lite_bias)
-    statistics = step.num_images * (mid + out)  # mean and deviation per 8 channels
-    step.learns = step.learns or trained
-    if not step.learns:
-        step.operations.append(Operation(2 * y + x + pooled + 2 * max(narrow, end)))
-        return
-    reorder = _reorder_bytes(_blocked_bytes(module))
-    columns = pooled + narrow
-    small = pooled + 2 * narrow + end + statistics
-    step.operations.append(
-        Operation(
-            x + 2 * y + small + end + columns + 2 * reorder,
-            2 * y
-            + 2 * max(narrow, end, pooled)
-            + columns
-            + 3 * reorder
-            + (2 * x if learned_before else 0),
-            small,
-            gradient,
-        )
-    )
-
-
-def _describe_head(network: NetworkConfig, step: Step, size: int) -> None:
-    features = network.feature_mix.out_channels
-    mapped, pooled = step.map_bytes(features, size), step.map_bytes(features, 1)
-    logits = step.map_bytes(network.num_classes, 1)
-    gradient = step.vector(features * network.num_classes, trained=True)
-    gradient += step.vector(network.num_classes, trained=True)
-    step.operations.append(Operation(mapped + pooled, mapped + pooled))
-    step.operations.append(
-        Operation(
-            3 * pooled + 6 * logits, 2 * pooled + 6 * logits, 2 * pooled + 2 * logits, gradient
-        )
-    )

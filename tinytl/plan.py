@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -67,6 +68,20 @@ class Plan:
             raise ConfigError(f"optimizer_bits must be 8 or 32 but got {self.optimizer_bits!r}")
         if self.trained_bits not in (16, 32):
             raise ConfigError(f"trained_bits must be 16 or 32 but got {self.trained_bits!r}")
+
+    def part_starts(self, stages: Sequence[int]) -> list[int]:
+        """Where each stretch begins among parts of these stages, and at last where they end.
+
+        Raises ConfigError for a stretch that begins after the last stage.
+        """
+        last = self.stretches[-1].from_stage
+        if last > stages[-1]:
+            raise ConfigError(
+                f"a stretch of the plan starts at stage {last}, but the network's last is "
+                f"{stages[-1]}"
+            )
+        starts = [bisect_left(stages, stretch.from_stage) for stretch in self.stretches]
+        return [*starts, len(stages)]
 
     @staticmethod
     def whole(batch_size: int, micro_batch_size: int | None = None) -> Plan:

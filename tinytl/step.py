@@ -12,9 +12,9 @@ needs has been kept since forward, or the stretch's input, and forward is run ag
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -197,22 +197,17 @@ def _placed(whole: Tensor | None, part: Tensor, images: slice, num_images: int) 
 
 
 def _stretch_runs(network: Network, plan: Plan, gradients: Gradients) -> list[_StretchRun]:
-    parts, stages = network.parts, network.config.part_stages
+    parts = network.parts
     first = next((i for i, part in enumerate(parts) if part.learns), len(parts))
-    runs = []
-    for number, stretch in enumerate(plan.stretches):
-        start = bisect_left(stages, stretch.from_stage)
-        stop = len(parts)
-        if number + 1 < len(plan.stretches):
-            stop = bisect_left(stages, plan.stretches[number + 1].from_stage)
-        runs.append(
-            _StretchRun(
-                parts=parts[start:stop],
-                micro_batch_size=stretch.micro_batch_size,
-                recomputes=stretch.recomputes,
-                learns_from=max(first - start, 0),
-                needs_input=first < start,
-                gradients=gradients,
-            )
+    bounds = pairwise(plan.part_starts(network.config.part_stages))
+    return [
+        _StretchRun(
+            parts=parts[start:stop],
+            micro_batch_size=stretch.micro_batch_size,
+            recomputes=stretch.recomputes,
+            learns_from=max(first - start, 0),
+            needs_input=first < start,
+            gradients=gradients,
         )
-    return runs
+        for stretch, (start, stop) in zip(plan.stretches, bounds, strict=True)
+    ]
