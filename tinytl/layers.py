@@ -258,17 +258,22 @@ class ConvUnit(nn.Module):
     def _trained_backward(
         self, grad: Tensor, x: Tensor, gradients: Gradients, *, needs_input: bool
     ) -> Tensor | None:
-        weight, eps = self.weight, self._standardization_eps
+        weight = self.weight
         assert weight is not None
         used = self._used_weight(x.dtype)
         grad_x = None
         if needs_input:
             grad_x = input_gradient(grad, used, x.shape[2:], self.stride, self.groups)
-        grad_weight = weight_gradient(grad, x, used, self.stride, self.groups)
-        if eps is not None:
-            grad_weight = standardize_backward(grad_weight, weight.to(x.dtype), eps)
-        gradients.add(weight, grad_weight)
+        gradients.add(weight, self._weight_gradient(grad, x, used))
         return grad_x
+
+    def _weight_gradient(self, grad: Tensor, x: Tensor, used: Tensor) -> Tensor:
+        grad_used = weight_gradient(grad, x, used, self.stride, self.groups)
+        eps = self._standardization_eps
+        if eps is None:
+            return grad_used
+        assert self.weight is not None
+        return standardize_backward(grad_used, self.weight.to(x.dtype), eps)
 
     def _normalize_backward(self, grad: Tensor, tape: Tape, gradients: Gradients) -> Tensor:
         norm, gain = self.norm, self.gain

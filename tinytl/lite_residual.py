@@ -130,9 +130,10 @@ class LiteResidual(nn.Module):
             size = pooled.shape[2:]
             grad_pooled = input_gradient(grad, weight, size, config.stride, config.groups)
         if learns(self.conv1.weight):
-            grad_weight = weight_gradient(grad, pooled, weight, config.stride, config.groups)
-            del weight
-            gradients.add(self.conv1.weight, grad_weight)
+            gradients.add(
+                self.conv1.weight,
+                weight_gradient(grad, pooled, weight, config.stride, config.groups),
+            )
         return grad_pooled
 
     def add_pool_gradient_(self, grad_x: Tensor, grad_pooled: Tensor) -> None:

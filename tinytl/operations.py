@@ -76,10 +76,12 @@ def hand_over(
     gradient = num_values * FLOAT_BYTES
     if kind == "first":
         return
+    if kind != "only":  # added to the sum
+        ledger.drop(gradient)
     if kind != "middle":
         bits = setting.trained_bits if is_matrix else 32
         ledger.touch(update_bytes(num_values, setting.optimizer_bits, bits))
-    ledger.drop(2 * gradient if kind == "last" else gradient)
+        ledger.drop(gradient)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +232,13 @@ class UnitCost:
         unit = self.unit
         return self._weight // unit.out_channels * _filled(unit.out_channels, 16)
 
-    def backward(self, ledger: Ledger, kind: Pass, *, needs_input: bool = True) -> None:
-        """The gradient of y is held, and what was kept; leaves the gradient of x held."""
+    def backward(
+        self, ledger: Ledger, kind: Pass, *, needs_input: bool = True, grad_stays: bool = False
+    ) -> None:
+        """The gradient of y is held, and what was kept; leaves the gradient of x held.
+
+        grad_stays: that of y is needed elsewhere, and is held to the end.
+        """
         unit, setting = self.unit, self.setting
         if unit.activation == "h_swish":
             ledger.drop(self.y)
@@ -242,7 +249,7 @@ class UnitCost:
             ledger.drop(self._bits)
         vector = unit.out_channels * FLOAT_BYTES
         if self.keeps_gain:
-            self._normalize_backward(ledger)
+            self._normalize_backward(ledger, grad_stays=grad_stays)
             ledger.hold(2 * vector)
             for trained in (setting.method.trains_gain, unit.bias_learns):
                 if trained:
@@ -256,13 +263,21 @@ class UnitCost:
             self._trained_backward(ledger, kind, needs_input=needs_input)
         elif needs_input:
             self._input_gradient(ledger)
-        ledger.drop(self.y)
+        if self._makes_gradient or not grad_stays:
+            ledger.drop(self.y)
 
-    def _normalize_backward(self, ledger: Ledger) -> None:
-        if self.setting.norm.kind == "group":
+    @property
+    def _makes_gradient(self) -> bool:
+        """Whether the norm's backward writes to a map of its own."""
+        return self.keeps_gain and self.setting.norm.kind == "group"
+
+    def _normalize_backward(self, ledger: Ledger, *, grad_stays: bool) -> None:
+        if self._makes_gradient:
             ledger.touch(self.y, workspace=9 * self._group_statistics)
             ledger.hold(self.y)
-            ledger.drop(2 * self.y + self._group_statistics)
+            ledger.drop(self.y + self._group_statistics)
+            if not grad_stays:
+                ledger.drop(self.y)
         else:
             ledger.drop(self.y)
 
@@ -414,22 +429,18 @@ class LiteResidualCost:
         if self._learns:
             ledger.touch(weight, workspace=self._gradient_workspace)
             ledger.touch(2 * weight)
-            ledger.drop(self._wide1)
             ledger.hold(weight)
             hand_over(ledger, self.setting, kind, self._conv1_values, is_matrix=True)
-        else:
-            ledger.drop(self._wide1)
+        ledger.drop(self._wide1)
 
 
 def _blocked_bytes(module: LiteResidualConfig, *, widest: bool) -> int:
     """The group convolution's weight with each group's channels filled up to oneDNN's blocks.
 
-    The blocks are of 16 channels; widest: 48 may be filled up to 64, which depends on the maps.
+    The blocks are of 16 channels; widest: outputs in blocks of 32, which depends on the maps.
     """
-    ins, outs = (
-        _filled(channels // module.groups, 16)
-        for channels in (module.in_channels, module.mid_channels)
-    )
-    if widest:
-        ins, outs = (64 if channels == 48 else channels for channels in (ins, outs))
+    ins = _filled(module.in_channels // module.groups, 16)
+    outs = _filled(module.mid_channels // module.groups, 16)
+    if widest and outs > 32:
+        outs = _filled(outs, 32)
     return module.groups * ins * outs * module.kernel_size**2 * FLOAT_BYTES

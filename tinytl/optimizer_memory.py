@@ -42,14 +42,14 @@ def state_bytes(num_values: int, state_bits: OptimizerBits, value_bytes: int = 4
 def update_bytes(num_values: int, state_bits: OptimizerBits, trained_bits: Literal[32, 16]) -> int:
     """Bytes that one update of one tensor takes for a while; an upper bound.
 
-    trained_bits: of the tensor and of its gradient. Beside them and the state. Nothing here
+    trained_bits: of the tensor; its gradient is float32. Beside them and the state. Nothing here
     grows beyond a chunk.
     """
     coded = has_8bit_moments(num_values, state_bits)
     chunk = min(num_values, CHUNK_VALUES)
     blocks = math.ceil(chunk / BLOCK_VALUES)
     padded = blocks * BLOCK_VALUES if coded else chunk
-    rows = (2 if coded else 0) + (2 if trained_bits == 16 else 0)
+    rows = (2 if coded else 0) + (1 if trained_bits == 16 else 0)
     noise = padded * _NOISE_BYTES if rows else 0
     factors = 2 * blocks * _FLOAT_BYTES if coded else 0
     return rows * padded * _FLOAT_BYTES + noise + factors + _SMALL_BYTES

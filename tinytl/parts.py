@@ -244,11 +244,10 @@ class BlockPart:
             if isinstance(layer, SqueezeExciteCost):
                 layer.backward(ledger, kind)
                 continue
-            layer.backward(ledger, kind)
+            grad_stays = stays and layer is self._layers[-1] and not self._clones_gradient
+            layer.backward(ledger, kind, grad_stays=grad_stays)
             if layer.trains_weight and not (layer is self._layers[0] and where.input_is_shared):
                 ledger.drop(layer.x)
-            if layer is self._layers[-1] and stays and not self._clones_gradient:
-                ledger.hold(self.y)
         if stays and not where.grad_is_shared:
             ledger.drop(self.y)
         if self._lite is not None:

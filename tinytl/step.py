@@ -133,16 +133,21 @@ class _StretchRun:
         """The last stretch: forward and backward of each micro-batch. Losses, gradient of x."""
         losses, grad_x = [], x
         for images in self._micro_batches(len(x)):
-            self.gradients.completes = images.stop == len(x)
-            tape: Tape = []
-            features = self._run_forward(x[images], tape)
-            some_losses, grad = head.turn(features, images, self.gradients)
+            some_losses, part = self._turn(x[images], images, head, images.stop == len(x))
             losses.append(some_losses)
-            if self._learns:
-                part = self._run_backward(grad, tape)
-                if part is not None:  # it takes the place of the images that are done
-                    grad_x = _placed(grad_x, part, images, len(x))
+            if part is not None:  # it takes the place of the images that are done
+                grad_x = _placed(grad_x, part, images, len(x))
+            del part
         return torch.cat(losses), grad_x if self.needs_input else None
+
+    def _turn(
+        self, x: Tensor, images: slice, head: _Head, completes: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        self.gradients.completes = completes
+        tape: Tape = []
+        features = self._run_forward(x, tape)
+        losses, grad = head.turn(features, images, self.gradients)
+        return losses, self._run_backward(grad, tape) if self._learns else None
 
     def backward(self, grad: Tensor | None) -> Tensor | None:
         """From the gradient of forward's output to that of its input, where it is needed."""
@@ -160,6 +165,7 @@ class _StretchRun:
             part = self._run_backward(grad[images], tape)
             if part is not None:
                 grad_x = _placed(grad_x, part, images, len(grad))
+            del part
         return grad_x
 
     def _micro_batches(self, num_images: int) -> Iterator[slice]:

@@ -161,7 +161,7 @@ def test_memory_is_as_predicted(bits, dtype, size):
     assert sum(tensor.nbytes for tensor in state) == state_bytes(size, bits)
     assert has_8bit_moments(size, bits) == (bits == 8 and size >= MIN_8BIT_VALUES)
 
-    gradient = torch.ones_like(weight)
+    gradient = torch.ones(size)
     optimizer.begin_step(1e-3)
     standing = allocator_peak_bytes(lambda: None)
     measured = allocator_peak_bytes(lambda: optimizer.update("w", gradient)) - standing
