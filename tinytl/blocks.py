@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tinytl.config import BlockConfig, NormConfig
 from tinytl.convolution import empty_map
 from tinytl.data import normalize
-from tinytl.gradients import Gradients, learns
+from tinytl.gradients import Gradients, learns, needed
 from tinytl.layers import ConvUnit, SqueezeExcite, Take, Tape, WeightBits
 from tinytl.lite_residual import LiteResidual
 from tinytl.trainable import Method
@@ -150,16 +150,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, tape: Tape | None = None) -> Tensor:
         """x: (N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        keeps_bits = tape is not None and not self._recomputes
-        y = self._run_main_branch(x, tape if keeps_bits else None)
+        y = self._run_main_branch(x, None if self._recomputes else tape)
         if self.lite_residual is not None:
             pooled = self.lite_residual.pool(x)
             y += self.lite_residual.forward(pooled, y.shape[2:])
-            if keeps_bits:
+            if tape is not None and not self._recomputes:
                 tape.append(pooled)
         if self.config.shortcut:
             y += x
-        if tape is not None and not keeps_bits:
+        if tape is not None and self._recomputes:
             tape.append(x)
         return y
 
@@ -194,12 +193,12 @@ class Block(nn.Module):
         if not shortcut:
             del grad
         for layer in reversed(self._main_branch):
-            grads.append(layer.backward(grads.pop(), tape, gradients))
+            grads.append(needed(layer.backward(grads.pop(), tape, gradients)))
         grad_x = grads.pop()
         if shortcut:
             grad_x += grad
         if self.lite_residual is not None:
-            self.lite_residual.add_pool_gradient_(grad_x, grad_pooled)
+            self.lite_residual.add_pool_gradient_(grad_x, needed(grad_pooled))
         return grad_x
 
 
@@ -243,7 +242,7 @@ class Tail:
             del x
         grad = grad[:, :, None, None]
         if self._after_pool is not None:
-            grad = self._after_pool.backward(grad, tape, gradients)
+            grad = needed(self._after_pool.backward(grad, tape, gradients))
         return self._before_pool.backward(
             _spread(grad, tape.pop()), tape, gradients, needs_input=needs_input
         )
@@ -251,5 +250,6 @@ class Tail:
 
 def _spread(grad: Tensor, size: torch.Size) -> Tensor:
     """Gradient of a map (N, C, *size) from that of its mean (N, C, 1, 1)."""
-    grad_map = empty_map(*grad.shape[:2], size, grad)
+    num_images, channels = grad.shape[:2]
+    grad_map = empty_map(num_images, channels, size, grad)
     return grad_map.copy_(grad).div_(size.numel())

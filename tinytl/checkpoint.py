@@ -45,16 +45,41 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and header of a file of write_tensors. Raises BundleError for another file."""
+    with open_tensors(path) as (tensors, header):
+        return dict(tensors), header
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[tuple[Mapping[str, Tensor], dict[str, Any]]]:
+    """read_tensors, but each tensor is read anew whenever it is asked for: none stays."""
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER_KEY])
             if not isinstance(header, dict):
                 raise BundleError(f"{path.name} has a header that is no JSON object")
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+            yield _StoredTensors(file), header
     except BundleError:
         raise
     except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
         raise BundleError(f"{path.name} is no tensor file of tinyfit: {error}") from error
+
+
+class _StoredTensors(Mapping[str, Tensor]):
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._names = set(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._names))
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def training_tensors(

@@ -1,7 +1,7 @@
 """Convolutions over channels-last maps and their three gradients, each taken on its own.
 
-Stock autograd keeps a convolution's input even where its weight is frozen. Taken apart, the input's
-gradient needs the weight alone, and the weight's gradient the input alone.
+Stock autograd keeps a convolution's input even where its weight is frozen. Taken apart, the
+input's gradient needs the weight alone, and the weight's gradient the input alone.
 
 Maps are stored channels last: in that layout torch's CPU convolutions need no copies of their
 input and output in a layout of their own, and a pointwise convolution is a product of matrices:
@@ -90,14 +90,15 @@ def _spread_out(grad: Tensor, in_size: torch.Size, stride: int) -> Tensor:
     """grad with zeros between its values, (N, out, *in_size)."""
     if stride == 1:
         return grad
-    spread = empty_map(*grad.shape[:2], in_size, grad).zero_()
+    num_images, channels = grad.shape[:2]
+    spread = empty_map(num_images, channels, in_size, grad).zero_()
     spread[:, :, ::stride, ::stride] = grad
     return spread
 
 
 def _turned(weight: Tensor, groups: int) -> Tensor:
     """The weight (in, out / groups, k, k) of the convolution that takes gradients back."""
-    by_group = weight.unflatten(0, (groups, -1)).transpose(1, 2)
+    by_group = weight.view(groups, -1, *weight.shape[1:]).transpose(1, 2)
     return by_group.flip(3, 4).flatten(0, 1)
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeGuard
 
-from torch import Tensor, nn
+from torch import Tensor
 
-Finish = Callable[[nn.Parameter, Tensor], None]
+Finish = Callable[[Tensor, Tensor], None]
 
 
-def learns(parameter: nn.Parameter | None) -> TypeGuard[nn.Parameter]:
+def learns(parameter: Tensor | None) -> TypeGuard[Tensor]:
     """Whether there is such a parameter and it is trained."""
     return parameter is not None and parameter.requires_grad
+
+
+def needed(gradient: Tensor | None) -> Tensor:
+    """A gradient that backward was asked for."""
+    assert gradient is not None
+    return gradient
 
 
 class Gradients:
@@ -25,11 +31,11 @@ class Gradients:
 
     def __init__(self, finish: Finish) -> None:
         self._finish = finish
-        self._sums: dict[nn.Parameter, Tensor] = {}
+        self._sums: dict[Tensor, Tensor] = {}
         self.completes = True
         """Whether what is added now completes the batch."""
 
-    def add(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+    def add(self, parameter: Tensor, gradient: Tensor) -> None:
         """Take one micro-batch's gradient, which may be overwritten, in the parameter's shape."""
         total = self._sums.pop(parameter, None)
         if total is not None:

@@ -25,7 +25,7 @@ from tinytl.convolution import (
     input_gradient,
     weight_gradient,
 )
-from tinytl.gradients import Gradients, learns
+from tinytl.gradients import Gradients, learns, needed
 from tinytl.masks import mask_, open_mask, rectify_
 from tinytl.norms import frozen_norm_, frozen_norm_backward_, group_norm, group_norm_backward
 from tinytl.quantize import quantize
@@ -332,9 +332,7 @@ class SqueezeExcite(nn.Module):
         grad_opened = x.mul_(grad).sum((2, 3), keepdim=True)
         del x
         grad_gate = torch.ops.aten.hardsigmoid_backward(grad_opened, gate)
-        grad_reduced = self.expand.backward(grad_gate, tape, gradients)
-        assert grad_reduced is not None
-        grad_pooled = self.reduce.backward(grad_reduced, tape, gradients)
-        assert grad_pooled is not None
+        grad_reduced = needed(self.expand.backward(grad_gate, tape, gradients))
+        grad_pooled = needed(self.reduce.backward(grad_reduced, tape, gradients))
         num_positions = grad.shape[2] * grad.shape[3]
         return grad.mul_(F.hardsigmoid(gate)).add_(grad_pooled.div_(num_positions))

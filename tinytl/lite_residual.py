@@ -13,6 +13,7 @@ from tinytl.convolution import convolve, input_gradient, weight_gradient
 from tinytl.gradients import Gradients, learns
 from tinytl.norms import Statistics, group_norm, group_norm_backward
 
+
 class LiteResidual(nn.Module):
     """upsample(norm(conv1x1(relu(norm(group_conv(pool(x))))))).
 
@@ -70,9 +71,7 @@ class LiteResidual(nn.Module):
 
     def _narrow(self, pooled: Tensor) -> tuple[Tensor, tuple[Tensor, Statistics]]:
         """The output of the rectifier; the first norm's input and statistics."""
-        y = convolve(
-            pooled, self._wide(self.conv1), None, self.config.stride, self.config.groups
-        )
+        y = convolve(pooled, self._wide(self.conv1), None, self.config.stride, self.config.groups)
         normalized, statistics = self._normalize(y, self.bn1)
         return normalized.relu_(), (y, statistics)
 
@@ -139,8 +138,9 @@ class LiteResidual(nn.Module):
     def add_pool_gradient_(self, grad_x: Tensor, grad_pooled: Tensor) -> None:
         """Add to pool's input gradient, in place, what its output's gradient gives."""
         size = self._pool_size(grad_x.shape[2:])
-        height, width = (side * size for side in grad_pooled.shape[2:])
-        cells = grad_x[:, :, :height, :width].unflatten(3, (-1, size)).unflatten(2, (-1, size))
+        num_images, channels, rows, columns = grad_pooled.shape
+        pooled = grad_x[:, :, : rows * size, : columns * size]
+        cells = pooled.view(num_images, channels, rows, size, columns, size)
         cells.add_(grad_pooled[:, :, :, None, :, None], alpha=1 / size**2)
 
     def _pool_size(self, size: torch.Size) -> int:

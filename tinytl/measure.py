@@ -27,7 +27,7 @@ from tinytl.memory import peak_memory
 from tinytl.network import build_network
 from tinytl.ofa_format import from_ofa, to_ofa
 from tinytl.plan import Plan
-from tinytl.tracker import allocator_peak_bytes, rss_growth_bytes
+from tinytl.tracker import measure_peaks, resident_memory
 from tinytl.train import TrainSettings, train
 from tinytl.trainable import Method
 
@@ -39,13 +39,17 @@ class Measurement:
     """Predicted and measured memory of a training, and its pace.
 
     measured_peak_bytes: allocator peak over a whole run of train(): steps, validation and
-    checkpoint. step_seconds: mean time of one update of a whole batch, from its images on, in a
-    warm process.
+    checkpoint; storage_peak_bytes: of the same, temporaries inside operators excepted.
+    rss_growth_bytes: of the process's resident memory, through a run; process_peak_bytes: its
+    peak, torch's libraries included. step_seconds: mean time of one update of a whole batch,
+    from its images on, in a warm process. breakdown_bytes: the prediction's parts.
     """
 
     predicted_peak_bytes: int
     measured_peak_bytes: int
+    storage_peak_bytes: int
     rss_growth_bytes: int | None
+    process_peak_bytes: int | None
     step_seconds: float
     breakdown_bytes: dict[str, int]
 
@@ -87,14 +91,17 @@ def measure_training(
                 on_step=lambda done, total: step_ends.append(time.perf_counter()),
             )
 
-        # resident memory first: the allocator's profiler takes memory of its own
-        rss_growth = rss_growth_bytes(run)
+        # resident memory first: the other instruments take memory of their own
+        resident = resident_memory(run)
         run()
         warm = step_ends[_STEPS:]
+        peaks = measure_peaks(run)
         return Measurement(
             predicted_peak_bytes=predicted.total_bytes,
-            measured_peak_bytes=allocator_peak_bytes(run),
-            rss_growth_bytes=rss_growth,
+            measured_peak_bytes=peaks.allocator_bytes,
+            storage_peak_bytes=peaks.storage_bytes,
+            rss_growth_bytes=None if resident is None else resident.growth_bytes,
+            process_peak_bytes=None if resident is None else resident.process_peak_bytes,
             step_seconds=(warm[-1] - warm[0]) / (_STEPS - 1),
             breakdown_bytes=predicted.breakdown,
         )

@@ -13,9 +13,7 @@ def group_norm(
     x: Tensor, gain: Tensor, bias: Tensor, num_groups: int, eps: float
 ) -> tuple[Tensor, Statistics]:
     """Group norm of x (N, C, H, W) (arXiv 1803.08494), and its statistics, each (N, groups)."""
-    y, mean, inv_std = torch.ops.aten.native_group_norm(
-        x, gain, bias, *_sizes(x), num_groups, eps
-    )
+    y, mean, inv_std = torch.ops.aten.native_group_norm(x, gain, bias, *_sizes(x), num_groups, eps)
     return y, (mean, inv_std)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from tinytl.blocks import Part
 from tinytl.convolution import empty_map
 from tinytl.errors import DivergenceError
-from tinytl.gradients import Finish, Gradients
+from tinytl.gradients import Finish, Gradients, needed
 from tinytl.layers import Tape
 from tinytl.network import Network
 from tinytl.plan import Plan
@@ -69,9 +69,7 @@ class _Head:
         self._network = network
         self._batch = batch
 
-    def turn(
-        self, features: Tensor, images: slice, gradients: Gradients
-    ) -> tuple[Tensor, Tensor]:
+    def turn(self, features: Tensor, images: slice, gradients: Gradients) -> tuple[Tensor, Tensor]:
         """Losses (n,) of these images' features (n, F), and the features' gradient."""
         batch, linear = self._batch, self._network.classifier
         keep = None if batch.keep is None else batch.keep[images]
@@ -184,10 +182,9 @@ class _StretchRun:
         del grad
         for position in reversed(range(self.learns_from, len(self.parts))):
             needs_input = self.needs_input or position > self.learns_from
+            backward = self.parts[position].backward
             grads.append(
-                self.parts[position].backward(
-                    grads.pop(), tape, self.gradients, needs_input=needs_input
-                )
+                backward(needed(grads.pop()), tape, self.gradients, needs_input=needs_input)
             )
         return grads.pop()
 

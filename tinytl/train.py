@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tinytl.checkpoint import read_tensors, write_tensors
+from tinytl.checkpoint import open_tensors, write_tensors
 from tinytl.data import Augmentation, ImageSplit, ImageStore
 from tinytl.errors import BundleError, CancelledError, DivergenceError, TinyTLError
 from tinytl.network import Network
@@ -96,7 +96,10 @@ def train(
         started = time.perf_counter()
         loss = run.train_epoch(epoch, on_step, should_stop)
         accuracy = evaluate(
-            network, store.split("val"), resolution=resolution, batch_size=plan.evaluation_batch_size
+            network,
+            store.split("val"),
+            resolution=resolution,
+            batch_size=plan.evaluation_batch_size,
         )
         report = EpochReport(
             epoch=epoch,
@@ -142,12 +145,12 @@ class _Run:
         self.settings = settings
         network.store_trained(plan.trained_bits)
         self.parameters = network.trained_parameters()
-        self.names = {parameter: name for name, parameter in self.parameters.items()}
+        self.names: dict[Tensor, str] = {
+            parameter: name for name, parameter in self.parameters.items()
+        }
         rate = settings.learning_rate or DEFAULT_LEARNING_RATES[network.method]
         self.learning_rate = rate * math.sqrt(plan.batch_size / 8)
-        self.optimizer = Adam(
-            self.parameters, state_bits=plan.optimizer_bits, seed=settings.seed
-        )
+        self.optimizer = Adam(self.parameters, state_bits=plan.optimizer_bits, seed=settings.seed)
         self.identity = {
             "resolution": resolution,
             "plan": asdict(plan),
@@ -201,7 +204,7 @@ class _Run:
         losses = run_step(self.network, batch, self.plan, self._update)
         return float(losses.sum())
 
-    def _update(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor) -> None:
         self.optimizer.update(self.names[parameter], gradient)
 
     def _dropout_mask(self, indices: list[int], seed: tuple[int, int]) -> Tensor | None:
@@ -221,18 +224,18 @@ class _Run:
         write_tensors(path, {**tensors, **self.optimizer.state_tensors()}, header)
 
     def resume(self, path: Path) -> list[EpochReport]:
-        tensors, header = read_tensors(path)
-        for key, expected in self.identity.items():
-            if header.get(key) != _as_json(expected):
-                raise BundleError(
-                    f"checkpoint {path.name} belongs to another run: its {key} is "
-                    f"{header.get(key)!r}, not {expected!r}; delete it or name another file"
-                )
-        self._restore(tensors, path.name)
-        try:
-            return [EpochReport(**report) for report in header["history"]]
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"checkpoint {path.name} is damaged: {error!r}") from error
+        with open_tensors(path) as (tensors, header):
+            for key, expected in self.identity.items():
+                if header.get(key) != _as_json(expected):
+                    raise BundleError(
+                        f"checkpoint {path.name} belongs to another run: its {key} is "
+                        f"{header.get(key)!r}, not {expected!r}; delete it or name another file"
+                    )
+            self._restore(tensors, path.name)
+            try:
+                return [EpochReport(**report) for report in header["history"]]
+            except (KeyError, TypeError) as error:
+                raise BundleError(f"checkpoint {path.name} is damaged: {error!r}") from error
 
     @torch.no_grad()
     def _restore(self, tensors: Mapping[str, Tensor], file_name: str) -> None:

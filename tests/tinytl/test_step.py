@@ -164,16 +164,7 @@ def test_eight_bit_weights_act_as_the_floats_they_stand_for(small_network, famil
     _assert_close(results[0][1], results[1][1], tolerance=1e-4)
 
 
-_BFLOAT16_CRASHES = pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="a trained convolution does not widen its weight"
-)
-
-
-@pytest.mark.parametrize(
-    "method",
-    [m if m is not Method.FULL else pytest.param(m, marks=_BFLOAT16_CRASHES) for m in Method],
-    ids=str,
-)
+@pytest.mark.parametrize("method", list(Method), ids=str)
 @GROUP_NORMS
 def test_bfloat16_weights_act_as_the_floats_they_stand_for(small_network, group_norm, method):
     config = small_network(group_norm=group_norm, lite=method.uses_lite_residual)
