@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.inception import InceptionV3
@@ -73,18 +75,9 @@ def measure_step(
     network: nn.Module, *, batch_size: int, resolution: int, num_classes: int
 ) -> StockMeasurement:
     """Train network on random uint8 images: memory does not depend on the values of pixels."""
-    shape = (batch_size, 3, resolution, resolution)
-    images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
-    labels = torch.arange(batch_size) % num_classes
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        batch = _normalize(torch.from_numpy(images))
-        loss = F.cross_entropy(network(batch), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    step = stock_step(
+        network, batch_size=batch_size, resolution=resolution, num_classes=num_classes
+    )
 
     def first_steps() -> None:
         step()
@@ -104,6 +97,33 @@ def measure_step(
         rss_growth_bytes=rss_growth,
         step_seconds=median(seconds),
     )
+
+
+def stock_step(
+    network: nn.Module, *, batch_size: int, resolution: int, num_classes: int
+) -> Callable[[], None]:
+    """A step of torch.optim.Adam on random images: forward, backward, update."""
+    images, labels = random_images(batch_size, resolution, num_classes)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        batch = _normalize(torch.from_numpy(images))
+        loss = F.cross_entropy(network(batch), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def random_images(
+    batch_size: int, resolution: int, num_classes: int
+) -> tuple[NDArray[np.uint8], Tensor]:
+    """uint8 (N, 3, H, W), and labels (N,)."""
+    shape = (batch_size, 3, resolution, resolution)
+    images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    return images, torch.arange(batch_size) % num_classes
 
 
 def _normalize(images: Tensor) -> Tensor:

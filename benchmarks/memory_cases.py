@@ -1,0 +1,126 @@
+"""The trainings that benchmarks.memory compares, and the plans that tinyfit has for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from benchmarks.pace import Training
+from benchmarks.stock_memory import StockMeasurement, measure_stock_in_fresh_process
+from search.spec import proxyless_mobile
+from tinytl.config import NetworkConfig, NormConfig, with_lite_residuals
+from tinytl.measure import Measurement, measure_in_fresh_process
+from tinytl.memory import peak_memory
+from tinytl.plan import Plan, Stretch
+from tinytl.published import published_memory
+from tinytl.trainable import Method
+
+BATCH_SIZE = 8
+RESOLUTION = 224
+NUM_CLASSES = 102
+NORMS = {
+    "batch": NormConfig(),
+    "group": NormConfig(kind="group", weight_standardization_eps=1e-5),
+}
+"""batch: folded into the convolutions; group: with weight standardization, as in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A training. norm: one of NORMS."""
+
+    method: Method
+    norm: str = "batch"
+    resolution: int = RESOLUTION
+    batch_size: int = BATCH_SIZE
+
+    @property
+    def network(self) -> NetworkConfig:
+        network = replace(proxyless_mobile(), num_classes=NUM_CLASSES, norm=NORMS[self.norm])
+        return with_lite_residuals(network) if self.method.uses_lite_residual else network
+
+    @property
+    def published_bytes(self) -> int:
+        return published_memory(
+            self.network,
+            self.method,
+            resolution=self.resolution,
+            batch_size=self.batch_size,
+            frozen_param_bits=32 if self.method is Method.FULL else 8,
+        ).total_bytes
+
+
+def describe(plan: Plan) -> str:
+    """For example "1r, 3: 8; 8/32": images at a time, "r" if recomputed; "3:" from that stage on.
+
+    At the end: bits of Adam's moments / of trained values.
+    """
+    parts = [
+        ("" if stretch.from_stage == 0 else f"{stretch.from_stage}: ")
+        + f"{stretch.micro_batch_size}{'r' if stretch.recomputes else ''}"
+        for stretch in plan.stretches
+    ]
+    return f"{', '.join(parts)}; {plan.optimizer_bits}/{plan.trained_bits}"
+
+
+def plans(batch_size: int) -> list[Plan]:
+    """From fast to lean."""
+
+    def stretches(*parts: tuple[int, int, bool]) -> tuple[Stretch, ...]:
+        return tuple(
+            Stretch(
+                from_stage=stage, micro_batch_size=min(size, batch_size), recomputes=recomputes
+            )
+            for stage, size, recomputes in parts
+        )
+
+    found = [
+        Plan(batch_size=batch_size, stretches=stretches((0, batch_size, False))),
+        *(
+            Plan(batch_size=batch_size, stretches=parts, optimizer_bits=8)
+            for parts in (
+                stretches((0, batch_size, False)),
+                stretches((0, 4, False)),
+                stretches((0, 4, False), (3, batch_size, False)),
+                stretches((0, 2, False), (3, batch_size, False)),
+                stretches((0, 4, True), (3, batch_size, False)),
+                stretches((0, 1, False), (3, batch_size, False)),
+                stretches((0, 2, True), (3, batch_size, False)),
+                stretches((0, 1, True), (3, batch_size, False)),
+                stretches((0, 1, True), (3, 2, True), (4, batch_size, False)),
+                stretches((0, 1, False)),
+                stretches((0, 1, True), (3, 1, True), (4, 1, False)),
+            )
+        ),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def leanest_plan(case: Case) -> Plan:
+    """By its predicted peak; the faster one of two alike."""
+    return min(
+        plans(case.batch_size),
+        key=lambda plan: peak_memory(case.network, case.method, plan, case.resolution).total_bytes,
+    )
+
+
+@lru_cache
+def measure(case: Case, plan: Plan) -> Measurement:
+    return measure_in_fresh_process(case.network, case.method, plan, case.resolution)
+
+
+@lru_cache
+def measure_stock(case: Case) -> StockMeasurement:
+    return measure_stock_in_fresh_process(
+        case.network, case.method, batch_size=case.batch_size, resolution=case.resolution
+    )
+
+
+def training(case: Case, plan: Plan | None) -> Training:
+    return Training(
+        case.network,
+        case.method,
+        plan,
+        batch_size=case.batch_size,
+        resolution=case.resolution,
+    )
