@@ -94,6 +94,25 @@ class Plan:
         """Images that validation passes at once: no more than any stretch trains with."""
         return min(stretch.micro_batch_size for stretch in self.stretches)
 
+    def describe(self) -> str:
+        """One line for people, such as "batch 8, by 1 in stage 0, at once from stage 1"."""
+        ends = [stretch.from_stage - 1 for stretch in self.stretches[1:]]
+        words = [f"batch {self.batch_size}"]
+        for stretch, end in zip(self.stretches, [*ends, None], strict=True):
+            start = stretch.from_stage
+            if end is None:
+                where = f" from stage {start}" if start else ""
+            else:
+                where = f" in stage {start}" if end == start else f" in stages {start}-{end}"
+            size = stretch.micro_batch_size
+            passes = "at once" if size == self.batch_size else f"by {size}"
+            words.append(f"{passes}{where}{' (recomputed)' * stretch.recomputes}")
+        if self.optimizer_bits != 32:
+            words.append(f"{self.optimizer_bits}-bit moments")
+        if self.trained_bits != 32:
+            words.append(f"{self.trained_bits}-bit trained weights")
+        return ", ".join(words)
+
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Plan:
         """The plan whose dataclasses.asdict this is, perhaps after a way through JSON."""
