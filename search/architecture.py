@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from search.errors import SpaceError
@@ -163,6 +163,8 @@ class SupernetSpec:
                 raise SpaceError(
                     f"{name} must have {num_expected} entries for {self.id} but has {len(values)}"
                 )
+            if set(map(type, values)) == {int} and set(values).issubset(choices):
+                continue
             for index, value in enumerate(values):
                 if type(value) is not int or value not in choices:
                     raise SpaceError(
@@ -204,22 +206,112 @@ class SupernetSpec:
         Equal to tinytl.ofa_format.from_ofa of ofa's own get_active_net_config.
         """
         self.check(subnet)
-        return _network_config(self, subnet, num_classes, dropout_rate)
+        layers = self._layers
+        blocks = [layers.first_block]
+        choices = list(zip(subnet.kernel_sizes, subnet.expand_ratios, strict=True))
+        for (first, others), indices in zip(
+            layers.stages, self.active_blocks(subnet), strict=True
+        ):
+            start = indices.start - 1
+            blocks.append(first[choices[start]])
+            blocks += [others[choice] for choice in choices[start + 1 : indices.stop - 1]]
+        return NetworkConfig(
+            family=self.family,
+            norm=self.norm,
+            first_conv=layers.first_conv,
+            blocks=tuple(blocks),
+            final_expand=layers.final_expand,
+            feature_mix=layers.feature_mix,
+            num_classes=num_classes,
+            dropout_rate=dropout_rate,
+        )
 
-    def scaled(self, channels: int) -> int:
-        """Channels of a layer after the width multiplier."""
-        return make_divisible(channels * self.width)
+    @cached_property
+    def _layers(self) -> _Layers:
+        return _layers(self.family, self.width, self.kernel_sizes, self.expand_ratios)
 
 
-@lru_cache(maxsize=4096)
+_BlockChoices = dict[tuple[int, int], BlockConfig]
+"""A block for each kernel size and expand ratio."""
+
+
+class _Layers(NamedTuple):
+    """What subnets consist of. stages: the choices for the first block of each, and for others."""
+
+    first_conv: ConvConfig
+    first_block: BlockConfig
+    stages: tuple[tuple[_BlockChoices, _BlockChoices], ...]
+    final_expand: ConvConfig | None
+    feature_mix: ConvConfig
+
+
+@lru_cache(maxsize=64)
+def _layers(
+    family: Family, width: float, kernel_sizes: tuple[int, ...], expand_ratios: tuple[int, ...]
+) -> _Layers:
+    """The same objects for equal supernets: costs of blocks are found by identity."""
+
+    def scaled(channels: int) -> int:
+        return make_divisible(channels * width)
+
+    mobilenetv3 = family == "mobilenetv3"
+    stem_channels, channels = scaled(16 if mobilenetv3 else 32), scaled(16)
+    first_block = BlockConfig(
+        in_channels=stem_channels,
+        mid_channels=stem_channels,
+        out_channels=channels,
+        kernel_size=3,
+        stride=1,
+        has_expansion=False,
+        activation="relu" if mobilenetv3 else "relu6",
+        shortcut=mobilenetv3 and stem_channels == channels,
+    )
+    stages = []
+    for stage in _STAGES[family]:
+        out_channels = scaled(stage.width)
+        first, others = (
+            {
+                (kernel_size, expand_ratio): _block(
+                    stage, in_channels, out_channels, kernel_size, expand_ratio, stride
+                )
+                for kernel_size in kernel_sizes
+                for expand_ratio in expand_ratios
+            }
+            for in_channels, stride in ((channels, stage.stride), (out_channels, 1))
+        )
+        stages.append((first, others))
+        channels = out_channels
+    final_expand = None
+    if mobilenetv3:
+        final_expand = _pointwise(channels, scaled(960), activation="h_swish")
+        channels = final_expand.out_channels
+    return _Layers(
+        first_conv=ConvConfig(
+            in_channels=3,
+            out_channels=stem_channels,
+            kernel_size=3,
+            stride=2,
+            activation="h_swish" if mobilenetv3 else "relu6",
+        ),
+        first_block=first_block,
+        stages=tuple(stages),
+        final_expand=final_expand,
+        feature_mix=_pointwise(
+            channels,
+            scaled(1280),
+            activation="h_swish" if mobilenetv3 else "relu6",
+            has_norm=not mobilenetv3,
+        ),
+    )
+
+
 def _block(
+    stage: _Stage,
     in_channels: int,
     out_channels: int,
     kernel_size: int,
     expand_ratio: int,
     stride: int,
-    activation: Activation,
-    squeeze_excite: bool,
 ) -> BlockConfig:
     return BlockConfig(
         in_channels=in_channels,
@@ -228,68 +320,9 @@ def _block(
         kernel_size=kernel_size,
         stride=stride,
         has_expansion=True,
-        activation=activation,
-        squeeze_excite=squeeze_excite,
+        activation=stage.activation,
+        squeeze_excite=stage.squeeze_excite,
         shortcut=stride == 1 and in_channels == out_channels,
-    )
-
-
-def _network_config(
-    spec: SupernetSpec, subnet: Subnet, num_classes: int, dropout_rate: float
-) -> NetworkConfig:
-    mobilenetv3 = spec.family == "mobilenetv3"
-    stem_channels = spec.scaled(16 if mobilenetv3 else 32)
-    channels = spec.scaled(16)
-    blocks = [
-        BlockConfig(
-            in_channels=stem_channels,
-            mid_channels=stem_channels,
-            out_channels=channels,
-            kernel_size=3,
-            stride=1,
-            has_expansion=False,
-            activation="relu" if mobilenetv3 else "relu6",
-            shortcut=mobilenetv3 and stem_channels == channels,
-        )
-    ]
-    for stage, indices in zip(_STAGES[spec.family], spec.active_blocks(subnet), strict=True):
-        out_channels = spec.scaled(stage.width)
-        for position, index in enumerate(indices):
-            block = _block(
-                channels,
-                out_channels,
-                subnet.kernel_sizes[index - 1],
-                subnet.expand_ratios[index - 1],
-                stage.stride if position == 0 else 1,
-                stage.activation,
-                stage.squeeze_excite,
-            )
-            blocks.append(block)
-            channels = out_channels
-    final_expand = None
-    if mobilenetv3:
-        final_expand = _pointwise(channels, spec.scaled(960), activation="h_swish")
-        channels = final_expand.out_channels
-    return NetworkConfig(
-        family=spec.family,
-        norm=spec.norm,
-        first_conv=ConvConfig(
-            in_channels=3,
-            out_channels=stem_channels,
-            kernel_size=3,
-            stride=2,
-            activation="h_swish" if mobilenetv3 else "relu6",
-        ),
-        blocks=tuple(blocks),
-        final_expand=final_expand,
-        feature_mix=_pointwise(
-            channels,
-            spec.scaled(1280),
-            activation="h_swish" if mobilenetv3 else "relu6",
-            has_norm=not mobilenetv3,
-        ),
-        num_classes=num_classes,
-        dropout_rate=dropout_rate,
     )
 
 

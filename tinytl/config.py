@@ -5,8 +5,9 @@ No torch here: the web process prices networks without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from tinytl.errors import ConfigError
@@ -110,6 +111,16 @@ class BlockConfig:
     shortcut: bool = False
     lite_residual: LiteResidualConfig | None = None
 
+    def __post_init__(self) -> None:
+        """Blocks are the keys that costs are found by, so they are hashed once, by a few integers:
+        whatever else differs, equality tells apart."""
+        numbers = (self.in_channels, self.mid_channels, self.out_channels, self.kernel_size)
+        object.__setattr__(self, "_hash", hash((*numbers, self.stride)))
+
+    def __hash__(self) -> int:
+        found: int = self._hash  # type: ignore[attr-defined]
+        return found
+
     @property
     def squeeze_channels(self) -> int:
         return make_divisible(self.mid_channels // 4)
@@ -177,42 +188,67 @@ def with_lite_residuals(
     block's. That code knows the Proxyless family only and raises for MobileNetV3; here
     MobileNetV3 gets modules by the same rule.
     """
-    if size is None:
-        size = LiteResidualSize()
-    modules: dict[int, LiteResidualConfig] = {}
+    with_module = _module_adder(size or LiteResidualSize())
+    blocks = [_without_module(block) for block in network.blocks]
     resolution = NOMINAL_RESOLUTION
     for stage, stride in zip(_stages(network), _STAGE_STRIDES[network.family], strict=False):
         for position, index in enumerate(stage):
-            block = network.blocks[index]
-            if block is None:
-                continue
-            pooled = max(1, resolution // 2)
-            resolution //= stride if position == 0 else 1
-            kernel_size = 1 if pooled == 1 else size.max_kernel_size
-            while pooled < kernel_size:
-                kernel_size -= 2
-            modules[index] = LiteResidualConfig(
-                in_channels=block.in_channels,
-                out_channels=block.out_channels,
-                kernel_size=kernel_size,
-                groups=size.groups,
-                expand=size.expand,
-                downsample_ratio=None if pooled == 1 else 2,
-                stride=block.stride,
-            )
-    blocks = tuple(
-        None if block is None else replace(block, lite_residual=modules.get(index))
-        for index, block in enumerate(network.blocks)
-    )
-    return replace(network, blocks=blocks)
+            block = blocks[index]
+            if block is not None:
+                blocks[index] = with_module(block, max(1, resolution // 2))
+                resolution //= stride if position == 0 else 1
+    return _with_blocks(network, blocks)
 
 
 def without_lite_residuals(network: NetworkConfig) -> NetworkConfig:
     """The same network with no lite residual modules."""
-    blocks = tuple(
-        None if block is None else replace(block, lite_residual=None) for block in network.blocks
+    return _with_blocks(network, [_without_module(block) for block in network.blocks])
+
+
+def _without_module(block: BlockConfig | None) -> BlockConfig | None:
+    if block is None or block.lite_residual is None:
+        return block
+    return replace(block, lite_residual=None)
+
+
+@lru_cache(maxsize=64)
+def _module_adder(size: LiteResidualSize) -> Callable[[BlockConfig, int], BlockConfig]:
+    """Adds a module of this size to a block, given its nominal pooled map.
+
+    The same block comes back for the same arguments, so that its costs are found by identity.
+    """
+
+    @lru_cache(maxsize=1 << 12)
+    def with_module(block: BlockConfig, pooled: int) -> BlockConfig:
+        kernel_size = 1 if pooled == 1 else size.max_kernel_size
+        while pooled < kernel_size:
+            kernel_size -= 2
+        module = LiteResidualConfig(
+            in_channels=block.in_channels,
+            out_channels=block.out_channels,
+            kernel_size=kernel_size,
+            groups=size.groups,
+            expand=size.expand,
+            downsample_ratio=None if pooled == 1 else 2,
+            stride=block.stride,
+        )
+        return replace(block, lite_residual=module)
+
+    return with_module
+
+
+def _with_blocks(network: NetworkConfig, blocks: Sequence[BlockConfig | None]) -> NetworkConfig:
+    """dataclasses.replace, without its price: a search does this for every candidate."""
+    return NetworkConfig(
+        family=network.family,
+        norm=network.norm,
+        first_conv=network.first_conv,
+        blocks=tuple(blocks),
+        final_expand=network.final_expand,
+        feature_mix=network.feature_mix,
+        num_classes=network.num_classes,
+        dropout_rate=network.dropout_rate,
     )
-    return replace(network, blocks=blocks)
 
 
 def _stages(network: NetworkConfig) -> Sequence[Sequence[int]]:

@@ -6,7 +6,6 @@ imports them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 FLOAT_BYTES = 4
@@ -48,11 +47,3 @@ class Ledger:
         if total > self.peak_bytes:
             self.peak_bytes = total
             self.workspace_bytes = workspace
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The most that something takes, and how much of it is workspace inside operators."""
-
-    peak_bytes: int
-    workspace_bytes: int

@@ -1,25 +1,25 @@
 """Peak training bytes, predicted: everything counted, in plain Python.
 
-The parts of the network are priced one by one (tinytl.parts), each once for a setting; a plan's
-step is then gone through part by part, forward and back, as tinytl.step does, and the worst
-moment is the peak. Counted: frozen weights in the bits they are stored in, trained values, Adam's
-moments, gradients, the uint8 batch, activations kept and passing, temporaries, and what torch's
-operators allocate inside (workspace). Left out: the interpreter, library code, and what does
-not come from torch's allocator.
+The parts of the network are priced one by one (tinytl.costs); a plan's step is then gone through
+part by part, forward and back, as tinytl.step does, and the worst moment is the peak.
+Counted: frozen weights in the bits they are stored in, trained values, Adam's moments, gradients,
+the uint8 batch, activations kept and passing, temporaries, and what torch's operators allocate
+inside (workspace). Left out: the interpreter, library code, and what does not come from torch's
+allocator.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
-from tinytl.config import BlockConfig, ConvConfig, NetworkConfig, conv_size
-from tinytl.ledger import FLOAT_BYTES, Ledger, Pass
-from tinytl.operations import Parameters, Setting
-from tinytl.parts import BlockPart, HeadPart, Part, StemPart, TailPart, Where
+from tinytl.config import NetworkConfig, conv_size
+from tinytl.costs import HeadCost, PartCost, SettingCosts, costs_by_size
+from tinytl.ledger import FLOAT_BYTES, Pass
+from tinytl.parts import Where
 from tinytl.plan import Plan
 from tinytl.trainable import Method
 
@@ -50,43 +50,6 @@ class Moment(NamedTuple):
     boundaries: int = 0
 
 
-class _Cost:
-    """A part's peaks for a setting, beside what it is given: (bytes, of these workspace)."""
-
-    def __init__(self, part: Part, setting: Setting) -> None:
-        parameters = Parameters(setting)
-        part.count(parameters)
-        self._part = part
-        self._backward: dict[tuple[Pass, Where], tuple[int, int]] = {}
-        self.parameters = parameters
-        self.gradient_bytes = parameters.gradient_bytes
-        self.x, self.y, self.kept = part.x, part.y, part.kept
-        self.keeps_input = part.keeps_input
-        self.forward = self._forward(taped=False)
-        self.taped_forward = self._forward(taped=True)
-
-    def _forward(self, *, taped: bool) -> tuple[int, int]:
-        ledger = Ledger()
-        self._part.forward(ledger, taped=taped)
-        return ledger.peak_bytes, ledger.workspace_bytes
-
-    def kept_at(self, position: int) -> int:
-        """What the part adds to the tape: a stretch's first part finds its input kept already."""
-        return 0 if position == 0 and self.keeps_input else self.kept
-
-    def backward(self, kind: Pass, where: Where) -> tuple[int, int]:
-        """With what the part kept, and the output's gradient unless it is shared."""
-        found = self._backward.get((kind, where))
-        if found is None:
-            ledger = Ledger()
-            ledger.hold(0 if where.input_is_shared and self.keeps_input else self.kept)
-            ledger.hold(0 if where.grad_is_shared else self.y)
-            self._part.backward(ledger, kind, where)
-            found = ledger.peak_bytes, ledger.workspace_bytes
-            self._backward[kind, where] = found
-        return found
-
-
 class _Run:
     """A micro-batch's way through a stretch: the costs of its parts.
 
@@ -94,93 +57,102 @@ class _Run:
     on. head: in the last stretch. Moments are beside what else there is at the time.
     """
 
+    __slots__ = (
+        "_backward_parts",
+        "_kepts",
+        "_last_taped",
+        "costs",
+        "gradients",
+        "head",
+        "kept",
+        "learns_from",
+        "x",
+        "y",
+    )
+
     def __init__(
-        self, costs: Sequence[_Cost], learns_from: int, needs_input: bool, head: _HeadCost | None
+        self,
+        costs: Sequence[PartCost],
+        learns_from: int,
+        needs_input: bool,
+        head: HeadCost | None,
     ) -> None:
         self.costs = costs
         self.head = head
+        self.learns_from = learns_from
         self.x, self.y = costs[0].x, costs[-1].y
-        self.kept = sum(
-            cost.kept_at(i) for i, cost in enumerate(costs) if i >= learns_from
-        )
-        self.gradients = sum(cost.gradient_bytes for cost in costs[learns_from:])
+        self._kepts = [cost.kept for cost in costs]
+        if costs[0].keeps_input:  # it is kept already, as the stretch's input
+            self._kepts[0] = 0
+        self.kept = sum(self._kepts[learns_from:])
+        gradients = [cost.gradient_bytes for cost in costs]
+        self.gradients = sum(gradients[learns_from:])
         if head is not None:
             self.gradients += head.gradient_bytes
-        self.learns_from = learns_from
-        self._wheres = [
-            Where(
+        turns = [cost.inside for cost in costs]
+        last = len(costs) - 1
+        for i in {learns_from, last} if learns_from <= last else ():
+            where = Where(
                 needs_input=needs_input or i > learns_from,
-                grad_is_shared=i == len(costs) - 1,
+                grad_is_shared=i == last,
                 input_is_shared=i == 0,
             )
-            for i in range(len(costs))
-        ]
+            turns[i] = costs[i].backward(where)
+        parts = list(zip(turns, self._kepts, gradients, strict=True))
+        self._backward_parts = parts[learns_from:][::-1]
+
+    @property
+    def all_costs(self) -> list[PartCost | HeadCost]:
+        return [*self.costs] if self.head is None else [*self.costs, self.head]
 
     def forward(self, *, taped: bool) -> Moment:
         """The worst moment; at the end the output and what was kept are there."""
-        x = kept = worst = 0
-        moment = Moment()
         learns_from = self.learns_from if taped else len(self.costs)
-        for i, cost in enumerate(self.costs):
-            taped = i >= learns_from
-            peak, workspace = cost.taped_forward if taped else cost.forward
+        x = worst = workspace = kept = worst_kept = 0
+        for cost in self.costs[:learns_from]:
+            peak, inside = cost.forward
+            if x + peak > worst:
+                worst, workspace = x + peak, inside
+            x = cost.y
+        for cost, its_kept in zip(
+            self.costs[learns_from:], self._kepts[learns_from:], strict=True
+        ):
+            peak, inside = cost.taped
             total = kept + x + peak
             if total > worst:
-                worst, moment = total, Moment(total, workspace, 0, kept)
-            if taped:
-                kept += cost.kept_at(i)
+                worst, workspace, worst_kept = total, inside, kept
+            kept += its_kept
             x = cost.y
-        return moment
+        return Moment(worst, workspace, 0, worst_kept)
 
     def backward(self, kind: Pass) -> Moment:
         """The worst moment; at the start there is what was kept, and the gradients so far."""
-        kept = self.kept
-        gradients = 0 if kind in ("only", "first") else self.gradients
-        worst = 0
-        moment = Moment()
-        passing = 0
+        kept = worst_kept = self.kept
+        gradients = worst_gradients = 0 if kind in ("only", "first") else self.gradients
+        worst = workspace = passing = 0
+        adds = _ADDS[kind]
         if self.head is not None:
-            features = self.y
-            peak, workspace = self.head.turn(kind)
+            peak, workspace = self.head.turn[kind]
             worst = kept + gradients + peak
-            moment = Moment(worst, workspace, gradients, kept)
-            gradients += _change(kind, self.head.gradient_bytes)
-            passing = 2 * features  # the features and their gradient, to the end
-        for i in range(len(self.costs) - 1, self.learns_from - 1, -1):
-            cost = self.costs[i]
-            peak, workspace = cost.backward(kind, self._wheres[i])
-            kept -= cost.kept_at(i)
+            gradients += adds * self.head.gradient_bytes
+            passing = 2 * self.y  # the features and their gradient, to the end
+        for turn, its_kept, its_gradients in self._backward_parts:
+            peak, inside = turn[kind]
+            kept -= its_kept
             total = kept + gradients + passing + peak
             if total > worst:
-                worst, moment = total, Moment(total, workspace, gradients, kept)
-            gradients += _change(kind, cost.gradient_bytes)
-        return moment
+                worst, workspace = total, inside
+                worst_gradients, worst_kept = gradients, kept
+            gradients += adds * its_gradients
+        return Moment(worst, workspace, worst_gradients, worst_kept)
 
 
-def _change(kind: Pass, gradient_bytes: int) -> int:
-    """What a part's backward adds to the gradients that wait."""
-    if kind == "first":
-        return gradient_bytes
-    return -gradient_bytes if kind == "last" else 0
-
-
-class _HeadCost:
-    def __init__(self, head: HeadPart, setting: Setting) -> None:
-        self.parameters = Parameters(setting)
-        head.count(self.parameters)
-        self.gradient_bytes = self.parameters.gradient_bytes
-        self._head = head
-
-    @lru_cache  # noqa: B019
-    def turn(self, kind: Pass) -> tuple[int, int]:
-        ledger = Ledger()
-        ledger.hold(self._head.features)
-        self._head.turn(ledger, kind)
-        return ledger.peak_bytes, ledger.workspace_bytes
+_ADDS: dict[Pass, int] = {"only": 0, "first": 1, "middle": 0, "last": -1}
+"""What becomes of the gradients that wait, when a part's is there."""
 
 
 class _StretchRuns(NamedTuple):
-    """A stretch's micro-batches: so many full ones, and a smaller last one where there is a rest."""
+    """A stretch's micro-batches: so many full ones, and a smaller last one if there is a rest."""
 
     full: _Run
     num_full: int
@@ -289,26 +261,6 @@ class _Step:
                 self._note(Moment(run.x), boundaries + fresh, rest, run.gradients)
 
 
-@lru_cache(maxsize=1 << 16)
-def _part_cost(config: ConvConfig | BlockConfig, setting: Setting, in_size: int) -> _Cost:
-    if isinstance(config, BlockConfig):
-        return _Cost(BlockPart(config, setting, in_size), setting)
-    return _Cost(StemPart(config, setting, in_size), setting)
-
-
-@lru_cache(maxsize=1 << 12)
-def _tail_cost(
-    before_pool: ConvConfig, after_pool: ConvConfig | None, setting: Setting, in_size: int
-) -> _Cost:
-    return _Cost(TailPart(before_pool, after_pool, setting, in_size), setting)
-
-
-@lru_cache(maxsize=1 << 12)
-def _head_cost(num_features: int, num_classes: int, setting: Setting, dropout: bool) -> _HeadCost:
-    head = HeadPart(num_features, num_classes, setting, has_dropout=dropout)
-    return _HeadCost(head, setting)
-
-
 def peak_memory(
     network: NetworkConfig,
     method: Method,
@@ -325,26 +277,18 @@ def peak_memory(
     Lite residuals count where the network has them, trained or not. Raises ConfigError for a plan
     with a stretch beyond the network's stages.
     """
-    costs: dict[int, tuple[list[_Cost], _HeadCost]] = {}
-    for num_images in _micro_batch_sizes(plan):
-        setting = Setting(
-            norm=network.norm,
-            method=method,
-            num_images=num_images,
-            frozen_bits=frozen_bits,
-            optimizer_bits=plan.optimizer_bits,
-            trained_bits=plan.trained_bits,
-        )
-        costs[num_images] = _costs(network, resolution, setting)
-    parts, head = costs[plan.stretches[-1].micro_batch_size]
-    stretches, boundaries = _stretches(network, plan, costs)
+    costs = costs_by_size(
+        network.norm, method, frozen_bits, plan.optimizer_bits, plan.trained_bits
+    )
+    stretches, boundaries = _stretches(network, plan, resolution, costs)
     worst = _Step(stretches, boundaries).worst
-    everything = [*parts, head]
+    everything = [cost.parameters for stretch in stretches for cost in stretch.full.all_costs]
+    frozen, trained, state = map(sum, zip(*everything, strict=True))
     features = network.feature_mix.out_channels
     breakdown = {
-        "frozen_weights": sum(part.parameters.frozen_bytes for part in everything),
-        "trained_values": sum(part.parameters.trained_bytes for part in everything),
-        "optimizer_state": sum(part.parameters.state_bytes for part in everything),
+        "frozen_weights": frozen,
+        "trained_values": trained,
+        "optimizer_state": state,
         "batch": plan.batch_size * 3 * resolution**2,
         "small_tensors": _SMALL_TENSORS_BYTES
         + (plan.batch_size * features * FLOAT_BYTES if network.dropout_rate else 0),
@@ -361,66 +305,102 @@ def peak_memory(
     return PeakMemory(total_bytes=sum(breakdown.values()), breakdown=breakdown)
 
 
-def _micro_batch_sizes(plan: Plan) -> set[int]:
-    sizes = {stretch.micro_batch_size for stretch in plan.stretches}
-    return sizes | {rest for size in sizes if (rest := plan.batch_size % size)}
-
-
 def _decoding_bytes(resolution: int, image_size: int) -> int:
     """While one image of the batch is read, cropped and resized, in tinytl.data."""
     stored, view, between = 3 * image_size**2, 3 * resolution**2, 3 * image_size * resolution
     return math.ceil(2.25 * stored) + 4 * between + 3 * view
 
 
-def _costs(
-    network: NetworkConfig, resolution: int, setting: Setting
-) -> tuple[list[_Cost], _HeadCost]:
-    conv = network.first_conv
-    costs = [_part_cost(conv, setting, resolution)]
-    size = conv_size(resolution, conv.kernel_size, conv.stride)
-    for block in network.active_blocks:
-        costs.append(_part_cost(block, setting, size))
-        size = conv_size(size, block.kernel_size, block.stride)
-    mix, expand = network.feature_mix, network.final_expand
-    if expand is None:
-        costs.append(_tail_cost(mix, None, setting, size))
-    else:
-        costs.append(_tail_cost(expand, mix, setting, size))
-    dropout = bool(network.dropout_rate)
-    return costs, _head_cost(mix.out_channels, network.num_classes, setting, dropout)
-
-
 def _stretches(
-    network: NetworkConfig, plan: Plan, costs: dict[int, tuple[list[_Cost], _HeadCost]]
+    network: NetworkConfig, plan: Plan, resolution: int, costs: Callable[[int], SettingCosts]
 ) -> tuple[list[_StretchRuns], list[int]]:
-    """The plan's stretches, and the whole batch's bytes at the start of each."""
-    starts = plan.part_starts(network.part_stages)
-    parts = next(iter(costs.values()))[0]
-    first = next((i for i, part in enumerate(parts) if part.gradient_bytes), len(parts))
+    """The plan's stretches, and the whole batch's bytes at the start of each.
+
+    costs: by the size of a micro-batch.
+    """
+    parts = _Parts(network, resolution)
+    starts = plan.part_starts(parts.stages)
+    full_costs = [
+        parts.costs(costs(stretch.micro_batch_size), start, stop)
+        for stretch, start, stop in zip(plan.stretches, starts, starts[1:], strict=False)
+    ]
+    first = 0  # part that learns
+    for cost in chain.from_iterable(full_costs):
+        if cost.gradient_bytes:
+            break
+        first += 1
     stretches, boundaries = [], []
     for number, stretch in enumerate(plan.stretches):
         start, stop = starts[number : number + 2]
         learns_from = min(max(first - start, 0), stop - start)
-        is_last = number + 1 == len(plan.stretches)
-
-        def run(num_images: int) -> _Run:
-            some, head = costs[num_images]
-            return _Run(
-                some[start:stop], learns_from, first < start, head if is_last else None
-            )
-
+        needs_input = first < start
+        is_last = stop == len(parts.stages)
         size = stretch.micro_batch_size
-        rest = plan.batch_size % size
-        full = run(size)
+        head = parts.head(costs(size)) if is_last else None
+        full = _Run(full_costs[number], learns_from, needs_input, head)
+        rest = None
+        if rest_size := plan.batch_size % size:
+            setting = costs(rest_size)
+            head = parts.head(setting) if is_last else None
+            rest = _Run(parts.costs(setting, start, stop), learns_from, needs_input, head)
         stretches.append(
             _StretchRuns(
                 full=full,
                 num_full=plan.batch_size // size,
-                rest=run(rest) if rest else None,
+                rest=rest,
                 recomputes=stretch.recomputes,
                 learns=learns_from < stop - start,
-                needs_input=first < start,
+                needs_input=needs_input,
             )
         )
         boundaries.append(full.x // size * plan.batch_size)
     return stretches, boundaries
+
+
+class _Parts:
+    """The parts that a map passes: the stem, the blocks, the tail; and the head.
+
+    stages: of each part but the head; as NetworkConfig.part_stages.
+    """
+
+    __slots__ = ("_blocks", "_last_size", "_network", "_resolution", "_sizes", "stages")
+
+    def __init__(self, network: NetworkConfig, resolution: int) -> None:
+        self._network = network
+        self._resolution = resolution
+        conv = network.first_conv
+        size, stage = conv_size(resolution, conv.kernel_size, conv.stride), 0
+        self._blocks = network.active_blocks
+        sizes: list[int] = []  # of the blocks' inputs
+        stages = [stage]
+        for block in self._blocks:
+            sizes.append(size)
+            stages.append(stage)
+            if block.stride != 1:
+                size = conv_size(size, block.kernel_size, block.stride)
+                stage += 1
+        stages.append(stage)
+        self.stages = stages
+        self._sizes = sizes
+        self._last_size = size
+
+    def costs(self, costs: SettingCosts, start: int, stop: int) -> list[PartCost]:
+        """Of the parts from start to before stop."""
+        network = self._network
+        found = [costs.stem(network.first_conv, self._resolution)] if start == 0 else []
+        blocks = slice(max(start - 1, 0), stop - 1)
+        size = 0
+        for block, in_size in zip(self._blocks[blocks], self._sizes[blocks], strict=True):
+            if in_size != size:
+                size, its_costs = in_size, costs.blocks(in_size)
+            found.append(its_costs[block])
+        if stop == len(self.stages):
+            mix, expand = network.feature_mix, network.final_expand
+            convs = (mix, None) if expand is None else (expand, mix)
+            found.append(costs.tail(*convs, self._last_size))
+        return found
+
+    def head(self, costs: SettingCosts) -> HeadCost:
+        network = self._network
+        features = network.feature_mix.out_channels
+        return costs.head(features, network.num_classes, bool(network.dropout_rate))

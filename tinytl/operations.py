@@ -1,14 +1,13 @@
 """What the layers of a network take while they run, written down event by event, without torch.
 
-It mirrors tinytl.layers and tinytl.lite_residual: a change there that allocates otherwise is a
-change here.
+It mirrors tinytl.layers: a change there that allocates otherwise is a change here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinytl.config import Activation, LiteResidualConfig, NormConfig, conv_size
+from tinytl.config import Activation, NormConfig, conv_size
 from tinytl.ledger import (
     FLOAT_BYTES,
     MASK_CHUNK_BYTES,
@@ -24,7 +23,7 @@ _NATIVE_CONV_BYTES = 20480 * FLOAT_BYTES
 """Up to this input size torch convolves a single image by its own code, with extra columns."""
 
 _NATIVE_PADDING_BYTES = 1 << 12
-_SCRATCH_BYTES = 1 << 16
+SCRATCH_BYTES = 1 << 16
 """Of a dense or grouped convolution: some kilobytes a thread."""
 
 _DEPTHWISE_GRADIENT_COPIES = 257
@@ -132,9 +131,7 @@ class UnitCost:
 
     @property
     def keeps_bits_only(self) -> bool:
-        return not (
-            self.trains_weight or self.keeps_gain or self.unit.activation == "h_swish"
-        )
+        return not (self.trains_weight or self.keeps_gain or self.unit.activation == "h_swish")
 
     def count(self, parameters: Parameters) -> None:
         unit, method = self.unit, self.setting.method
@@ -224,13 +221,13 @@ class UnitCost:
         if self.setting.num_images == 1 and self.x <= _NATIVE_CONV_BYTES:
             columns = self.x * unit.kernel_size**2 // unit.stride**2
             return columns + self._weight + _NATIVE_PADDING_BYTES
-        return self._weight + self._blocked_weight + _SCRATCH_BYTES
+        return self._weight + self._blocked_weight + SCRATCH_BYTES
 
     @property
     def _blocked_weight(self) -> int:
         """The weight in oneDNN's layout: channels filled up to blocks."""
         unit = self.unit
-        return self._weight // unit.out_channels * _filled(unit.out_channels, 16)
+        return self._weight // unit.out_channels * filled(unit.out_channels, 16)
 
     def backward(
         self, ledger: Ledger, kind: Pass, *, needs_input: bool = True, grad_stays: bool = False
@@ -314,133 +311,6 @@ class UnitCost:
         ledger.drop(widened)
 
 
-def _filled(channels: int, block: int) -> int:
+def filled(channels: int, block: int) -> int:
     """Channels filled up to a multiple of the block."""
     return -(-channels // block) * block
-
-
-class LiteResidualCost:
-    """A LiteResidual as ledger entries; size: side of the block's input."""
-
-    def __init__(self, module: LiteResidualConfig, setting: Setting, size: int) -> None:
-        self.setting = setting
-        ratio = module.downsample_ratio
-        pooled_size = 1 if ratio is None else max(1, size // min(ratio, size))
-        self._end_size = conv_size(pooled_size, module.kernel_size, module.stride)
-        self._mid, self._out = module.mid_channels, module.out_channels
-        self.pooled = setting.map_bytes(module.in_channels, pooled_size)
-        self._narrow = setting.map_bytes(self._mid, self._end_size)
-        self._end = setting.map_bytes(self._out, self._end_size)
-        self._conv1_values = (
-            module.in_channels // module.groups * self._mid * module.kernel_size**2
-        )
-        self._conv2_values = self._mid * self._out
-        weight = self._conv1_values * FLOAT_BYTES
-        self._conv1_turned = weight
-        self._conv1_spread = 0
-        if module.stride != 1:
-            self._conv1_spread = setting.map_bytes(self._mid, pooled_size)
-        self._conv1_workspace = weight + _blocked_bytes(module, widest=True) + _SCRATCH_BYTES
-        self._gradient_workspace = 2 * weight + _blocked_bytes(module, widest=False) + _SCRATCH_BYTES
-        if module.kernel_size == 1:  # then maps are copied too
-            self._conv1_workspace += self.pooled + self._narrow
-            self._gradient_workspace += self.pooled + self._narrow
-        self._learns = setting.method.uses_lite_residual
-        self._last_bias_learns = setting.method.trains_last_lite_bias
-        halves = setting.trained_bits == 16 and self._learns
-        self._wide1 = self._conv1_values * FLOAT_BYTES if halves else 0
-        self._wide2 = self._conv2_values * FLOAT_BYTES if halves else 0
-
-    def count(self, parameters: Parameters) -> None:
-        for values in (self._conv1_values, self._conv2_values):
-            parameters.add(values, trained=self._learns, is_matrix=True)
-        for values in (self._mid, self._mid, self._out):
-            parameters.add(values, trained=self._learns)
-        parameters.add(self._out, trained=self._learns and self._last_bias_learns)
-
-    def _statistics(self, channels: int) -> int:
-        return self.setting.num_images * channels
-
-    def _run_narrow(self, ledger: Ledger) -> None:
-        """conv1, norm and ReLU; leaves the norm's input, output and statistics held."""
-        ledger.hold(self._wide1)
-        ledger.touch(self._narrow, workspace=self._conv1_workspace)
-        ledger.drop(self._wide1)
-        ledger.touch(2 * self._narrow, workspace=9 * self._statistics(self._mid))
-        ledger.hold(2 * self._narrow + self._statistics(self._mid))
-
-    def forward(self, ledger: Ledger, out_bytes: int) -> None:
-        """The pooled input is held; leaves the output, out_bytes, held."""
-        self._run_narrow(ledger)
-        ledger.drop(self._narrow + self._statistics(self._mid))
-        ledger.hold(self._wide2 + self._end)
-        ledger.drop(self._wide2 + self._narrow)
-        ledger.hold(self._end + self._statistics(self._out))
-        ledger.drop(self._end + self._statistics(self._out))
-        if out_bytes != self._end:
-            ledger.hold(out_bytes)
-            ledger.drop(self._end)
-
-    def backward(
-        self, ledger: Ledger, kind: Pass, out_bytes: int, *, needs_input: bool
-    ) -> None:
-        """The gradient of the output and the pooled input are held and stay so; leaves the
-        gradient of the pooled input held."""
-        narrow, end = self._narrow, self._end
-        self._run_narrow(ledger)
-        ledger.hold(self._wide2 + end)
-        ledger.drop(self._wide2)
-        statistics = self._statistics(self._out)
-        ledger.hold(end + statistics)
-        ledger.drop(end)
-        upsampled = end if out_bytes != end else 0
-        ledger.hold(upsampled)
-        self._norm_backward(ledger, kind, self._out, end, self._last_bias_learns)
-        ledger.drop(upsampled + end)  # of the norm its input; its statistics stay
-        ledger.hold(self._wide2 + narrow)
-        if self._learns:
-            ledger.hold(self._conv2_values * FLOAT_BYTES)
-            hand_over(ledger, self.setting, kind, self._conv2_values, is_matrix=True)
-        ledger.drop(self._wide2)
-        ledger.drop(narrow + end)  # the rectified map; the gradient of the second convolution
-        self._norm_backward(ledger, kind, self._mid, narrow, True)
-        ledger.drop(2 * narrow)
-        self._conv1_backward(ledger, kind, needs_input=needs_input)
-        ledger.drop(narrow + statistics + self._statistics(self._mid))
-
-    def _norm_backward(
-        self, ledger: Ledger, kind: Pass, channels: int, y: int, bias_learns: bool
-    ) -> None:
-        ledger.touch(y, workspace=9 * self._statistics(channels))
-        ledger.hold(y + 2 * channels * FLOAT_BYTES)
-        for learns in (True, bias_learns):
-            if self._learns and learns:
-                hand_over(ledger, self.setting, kind, channels)
-            else:
-                ledger.drop(channels * FLOAT_BYTES)
-
-    def _conv1_backward(self, ledger: Ledger, kind: Pass, *, needs_input: bool) -> None:
-        ledger.hold(self._wide1)
-        if needs_input:
-            beside = self._conv1_turned + self._conv1_spread
-            ledger.touch(beside + self.pooled, workspace=self._conv1_workspace)
-            ledger.hold(self.pooled)
-        weight = self._conv1_values * FLOAT_BYTES
-        if self._learns:
-            ledger.touch(weight, workspace=self._gradient_workspace)
-            ledger.touch(2 * weight)
-            ledger.hold(weight)
-            hand_over(ledger, self.setting, kind, self._conv1_values, is_matrix=True)
-        ledger.drop(self._wide1)
-
-
-def _blocked_bytes(module: LiteResidualConfig, *, widest: bool) -> int:
-    """The group convolution's weight with each group's channels filled up to oneDNN's blocks.
-
-    The blocks are of 16 channels; widest: outputs in blocks of 32, which depends on the maps.
-    """
-    ins = _filled(module.in_channels // module.groups, 16)
-    outs = _filled(module.mid_channels // module.groups, 16)
-    if widest and outs > 32:
-        outs = _filled(outs, 32)
-    return module.groups * ins * outs * module.kernel_size**2 * FLOAT_BYTES

@@ -7,14 +7,8 @@ from typing import NamedTuple, Protocol
 
 from tinytl.config import Activation, BlockConfig, ConvConfig
 from tinytl.ledger import FLOAT_BYTES, Ledger, Pass
-from tinytl.operations import (
-    LiteResidualCost,
-    Parameters,
-    Setting,
-    Unit,
-    UnitCost,
-    hand_over,
-)
+from tinytl.lite_residual_memory import LiteResidualCost
+from tinytl.operations import Parameters, Setting, Unit, UnitCost, hand_over
 
 
 class Where(NamedTuple):
