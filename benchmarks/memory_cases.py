@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from benchmarks.pace import Training
 from benchmarks.stock_memory import StockMeasurement, measure_stock_in_fresh_process
 from search.spec import proxyless_mobile
+from tinytl import planner
 from tinytl.config import NetworkConfig, NormConfig, with_lite_residuals
 from tinytl.measure import Measurement, measure_in_fresh_process
 from tinytl.memory import peak_memory
-from tinytl.plan import Plan, Stretch
+from tinytl.plan import Plan
 from tinytl.published import published_memory
 from tinytl.trainable import Method
 
@@ -64,44 +66,28 @@ def describe(plan: Plan) -> str:
 
 
 def plans(batch_size: int) -> list[Plan]:
-    """From fast to lean."""
-
-    def stretches(*parts: tuple[int, int, bool]) -> tuple[Stretch, ...]:
-        return tuple(
-            Stretch(
-                from_stage=stage, micro_batch_size=min(size, batch_size), recomputes=recomputes
-            )
-            for stage, size, recomputes in parts
-        )
-
-    found = [
-        Plan(batch_size=batch_size, stretches=stretches((0, batch_size, False))),
-        *(
-            Plan(batch_size=batch_size, stretches=parts, optimizer_bits=8)
-            for parts in (
-                stretches((0, batch_size, False)),
-                stretches((0, 4, False)),
-                stretches((0, 4, False), (3, batch_size, False)),
-                stretches((0, 2, False), (3, batch_size, False)),
-                stretches((0, 4, True), (3, batch_size, False)),
-                stretches((0, 1, False), (3, batch_size, False)),
-                stretches((0, 2, True), (3, batch_size, False)),
-                stretches((0, 1, True), (3, batch_size, False)),
-                stretches((0, 1, True), (3, 2, True), (4, batch_size, False)),
-                stretches((0, 1, False)),
-                stretches((0, 1, True), (3, 1, True), (4, 1, False)),
-            )
-        ),
-    ]
-    return list(dict.fromkeys(found))
+    """The planner's menu, fastest first, with trained values in 32 bits."""
+    return [plan for plan in planner.plans(batch_size) if plan.trained_bits == 32]
 
 
 def leanest_plan(case: Case) -> Plan:
     """By its predicted peak; the faster one of two alike."""
-    return min(
-        plans(case.batch_size),
-        key=lambda plan: peak_memory(case.network, case.method, plan, case.resolution).total_bytes,
-    )
+    return min(plans(case.batch_size), key=lambda plan: _predicted_bytes(case, plan))
+
+
+def ever_leaner_plans(case: Case) -> list[Plan]:
+    """Those that are predicted leaner than every faster one: the curve of time over memory."""
+    found = []
+    least = math.inf
+    for plan in plans(case.batch_size):
+        if (predicted := _predicted_bytes(case, plan)) < least:
+            least = predicted
+            found.append(plan)
+    return found
+
+
+def _predicted_bytes(case: Case, plan: Plan) -> int:
+    return peak_memory(case.network, case.method, plan, case.resolution).total_bytes
 
 
 @lru_cache

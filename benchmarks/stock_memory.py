@@ -10,11 +10,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -32,24 +30,21 @@ from tinytl.ofa_format import from_ofa, to_ofa
 from tinytl.tracker import measure_peaks, rss_growth_bytes
 from tinytl.trainable import Method
 
-_TIMED_STEPS = 5
 _REPOSITORY = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StockMeasurement:
-    """Memory and pace of a training of stock modules.
+    """Memory that a training of stock modules takes.
 
     storage_peak_bytes and allocator_peak_bytes: of one step after a warm-up step, with what was
     alive before (weights, gradients, Adam's state), without the stored images. rss_growth_bytes:
     growth of resident memory through the first two steps, beyond weights and stored images.
-    step_seconds: the median of several warm steps, without instruments.
     """
 
     storage_peak_bytes: int
     allocator_peak_bytes: int
     rss_growth_bytes: int | None
-    step_seconds: float
 
 
 def measure_stock_in_fresh_process(
@@ -85,17 +80,11 @@ def measure_step(
 
     # resident memory first: the instruments take memory of their own
     rss_growth = rss_growth_bytes(first_steps)
-    seconds = []
-    for _ in range(_TIMED_STEPS):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
     peaks = measure_peaks(step)
     return StockMeasurement(
         storage_peak_bytes=peaks.storage_bytes,
         allocator_peak_bytes=peaks.allocator_bytes,
         rss_growth_bytes=rss_growth,
-        step_seconds=median(seconds),
     )
 
 

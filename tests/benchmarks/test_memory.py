@@ -36,7 +36,6 @@ def _row(norm: str) -> Row:
         storage_peak_bytes=90 * _MB,
         allocator_peak_bytes=100 * _MB,
         rss_growth_bytes=120 * _MB,
-        step_seconds=1,
     )
     return Row(
         case=Case(method=Method.BIAS, norm=norm),
@@ -78,7 +77,7 @@ def test_leanest_plan_has_the_lowest_prediction():
         plan: peak_memory(case.network, case.method, plan, case.resolution).total_bytes
         for plan in plans(8)
     }
-    assert peaks[leanest_plan(case)] == min(peaks.values()) < peaks[plans(8)[0]] / 2
+    assert peaks[leanest_plan(case)] == min(peaks.values()) < peaks[plans(8)[0]]
 
 
 def test_plans_are_described_in_a_line():
