@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from search.architecture import SupernetSpec
+from search.architecture import Subnet, SupernetSpec
 from search.space import Candidate, SearchSpace
-from tinytl.config import NetworkConfig, with_lite_residuals
+from tinytl.config import LiteResidualSize, NetworkConfig, with_lite_residuals
 from tinytl.memory import PeakMemory, peak_memory
-from tinytl.plan import Plan
+from tinytl.planner import plans
 from tinytl.trainable import Method
 
 Price = Callable[[Candidate], int]
@@ -21,10 +21,17 @@ def network_of(
     spec: SupernetSpec, candidate: Candidate, method: Method, num_classes: int
 ) -> NetworkConfig:
     """The network that a candidate stands for, with lite residuals where the method has them."""
-    network = spec.network_config(candidate.subnet, num_classes)
-    if method.uses_lite_residual:
-        return with_lite_residuals(network, candidate.lite_residual)
-    return network
+    size = candidate.lite_residual if method.uses_lite_residual else None
+    return _network(spec, candidate.subnet, size, num_classes)
+
+
+@lru_cache(maxsize=16)
+def _network(
+    spec: SupernetSpec, subnet: Subnet, size: LiteResidualSize | None, num_classes: int
+) -> NetworkConfig:
+    """Kept for a while, as a candidate is priced with one plan after the other."""
+    network = spec.network_config(subnet, num_classes)
+    return network if size is None else with_lite_residuals(network, size)
 
 
 def price(
@@ -45,10 +52,7 @@ def price(
 
 def with_plans(candidate: Candidate) -> Iterator[Candidate]:
     """The candidate with each plan worth trying, from the fastest to the slowest."""
-    batch_size = candidate.plan.batch_size
-    passes = range(1, batch_size + 1)
-    for size in dict.fromkeys(-(-batch_size // count) for count in passes):
-        plan = Plan(batch_size=batch_size, micro_batch_sizes=(size,))
+    for plan in plans(candidate.plan.batch_size):
         yield replace(candidate, plan=plan)
 
 
@@ -84,7 +88,7 @@ def cheapest(space: SearchSpace, price_bytes: Price) -> tuple[Candidate, int]:
         planned
         for resolution in space.resolutions
         for size in space.lite_residual_sizes
-        for planned in with_plans(space.candidate(space.supernet.smallest, resolution, size))
+        for planned in _with_lean_plans(space.candidate(space.supernet.smallest, resolution, size))
     )
     best_bytes, best = min(
         ((price_bytes(candidate), candidate) for candidate in starts), key=lambda pair: pair[0]
@@ -100,12 +104,21 @@ def cheapest(space: SearchSpace, price_bytes: Price) -> tuple[Candidate, int]:
     return best, best_bytes
 
 
+def _with_lean_plans(candidate: Candidate) -> Iterator[Candidate]:
+    """With 8-bit moments, which never take more than 32-bit ones, all else equal."""
+    for planned in with_plans(candidate):
+        if planned.plan.optimizer_bits == 8:
+            yield planned
+
+
 def _neighbours(space: SearchSpace, candidate: Candidate) -> Iterator[Candidate]:
-    """Candidates with the same plan that differ in one searched parameter."""
+    """Candidates that differ in one searched parameter, or in the plan."""
     parameters = space.encode(candidate)
     for name, values in space.choices().items():
         for value in values:
             if value != parameters[name]:
-                neighbour = space.decode({**parameters, name: value})
+                other = space.decode({**parameters, name: value})
+                neighbour = replace(other, plan=candidate.plan)
                 if neighbour != candidate:
                     yield neighbour
+    yield from _with_lean_plans(candidate)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from search.architecture import NUM_ELASTIC_STAGES, Subnet, SupernetSpec
@@ -53,9 +53,8 @@ class Candidate:
                 "expand": self.lite_residual.expand,
             },
             "plan": {
-                "batch_size": self.plan.batch_size,
-                "micro_batch_sizes": list(self.plan.micro_batch_sizes),
-                "optimizer_bits": self.plan.optimizer_bits,
+                **asdict(self.plan),
+                "stretches": [asdict(stretch) for stretch in self.plan.stretches],
             },
         }
 
@@ -67,16 +66,14 @@ class Candidate:
         size = _fields(
             top["lite_residual"], "lite_residual", ("groups", "max_kernel_size", "expand")
         )
-        plan = _fields(top["plan"], "plan", ("batch_size", "micro_batch_sizes", "optimizer_bits"))
+        plan = _fields(
+            top["plan"], "plan", ("batch_size", "stretches", "optimizer_bits", "trained_bits")
+        )
         expand = size["expand"]
         if isinstance(expand, bool) or not isinstance(expand, int | float) or not 0 < expand <= 8:
             raise SpaceError(f"lite_residual expand must be above 0 and at most 8, got {expand!r}")
         try:
-            checked_plan = Plan(
-                batch_size=_integer(plan["batch_size"], "batch_size"),
-                micro_batch_sizes=_integers(plan["micro_batch_sizes"], "micro_batch_sizes"),
-                optimizer_bits=plan["optimizer_bits"],
-            )
+            checked_plan = Plan.from_dict(plan)
         except ConfigError as error:
             raise SpaceError(str(error)) from error
         return Candidate(
@@ -99,7 +96,7 @@ class Candidate:
 class SearchSpace:
     """The candidates of one search: a supernet's subnets, times what else may be chosen.
 
-    batch_size is fixed by the job; micro-batches are the plan's and follow from the limit.
+    batch_size is fixed by the job; the rest of the plan follows from the limit.
     """
 
     supernet: SupernetSpec
@@ -122,8 +119,8 @@ class SearchSpace:
 
     @property
     def slow_plan(self) -> Plan:
-        """The plan of least memory: one image at a time."""
-        return Plan(batch_size=self.batch_size, micro_batch_sizes=(1,))
+        """One image at a time: what a candidate has until its plan is chosen for a limit."""
+        return Plan.whole(self.batch_size, 1)
 
     def check(self, candidate: Candidate) -> None:
         """Raise SpaceError where the candidate is not one of this space, in canonical form."""
@@ -144,7 +141,7 @@ class SearchSpace:
     def candidate(
         self, subnet: Subnet, resolution: int, lite_residual: LiteResidualSize | None = None
     ) -> Candidate:
-        """A candidate of this space in canonical form, with the plan of least memory."""
+        """A candidate of this space in canonical form, with the slow plan."""
         candidate = Candidate(
             subnet=self.supernet.canonical(subnet),
             resolution=resolution,
@@ -155,7 +152,7 @@ class SearchSpace:
         return candidate
 
     def sample(self, rng: random.Random) -> Candidate:
-        """A candidate drawn evenly from each choice, with the plan of least memory."""
+        """A candidate drawn evenly from each choice, with the slow plan."""
         return self.candidate(
             sample_subnet(self.supernet, rng),
             rng.choice(self.resolutions),
@@ -182,7 +179,7 @@ class SearchSpace:
         }
 
     def encode(self, candidate: Candidate) -> dict[str, Parameter]:
-        """The candidate as flat parameters: those of choices(), and the plan's."""
+        """The candidate as flat parameters, those of choices(): all but the plan."""
         subnet = candidate.subnet
         return {
             **{f"kernel_size_{i}": size for i, size in enumerate(subnet.kernel_sizes)},
@@ -190,13 +187,10 @@ class SearchSpace:
             **{f"depth_{i}": depth for i, depth in enumerate(subnet.depths)},
             "resolution": candidate.resolution,
             "lite_residual": _size_label(candidate.lite_residual),
-            "batch_size": candidate.plan.batch_size,
-            "micro_batch_sizes": "-".join(map(str, candidate.plan.micro_batch_sizes)),
-            "optimizer_bits": candidate.plan.optimizer_bits,
         }
 
     def decode(self, parameters: Mapping[str, Parameter]) -> Candidate:
-        """The canonical candidate of flat parameters; with no plan in them, the slow one."""
+        """The canonical candidate of flat parameters, with the slow plan."""
         missing = self.choices().keys() - parameters.keys()
         if missing:
             raise SpaceError(f"parameters are missing: {sorted(missing)}")
@@ -205,7 +199,7 @@ class SearchSpace:
         label = parameters["lite_residual"]
         if label not in labels:
             raise SpaceError(f"lite_residual must be one of {sorted(labels)} but got {label!r}")
-        candidate = self.candidate(
+        return self.candidate(
             Subnet(
                 kernel_sizes=tuple(int(parameters[f"kernel_size_{i}"]) for i in blocks),
                 expand_ratios=tuple(int(parameters[f"expand_ratio_{i}"]) for i in blocks),
@@ -214,15 +208,6 @@ class SearchSpace:
             int(parameters["resolution"]),
             labels[str(label)],
         )
-        if "micro_batch_sizes" not in parameters:
-            return candidate
-        sizes = tuple(int(size) for size in str(parameters["micro_batch_sizes"]).split("-"))
-        candidate = replace(
-            candidate,
-            plan=Plan(batch_size=int(parameters["batch_size"]), micro_batch_sizes=sizes),
-        )
-        self.check(candidate)
-        return candidate
 
 
 def sample_subnet(spec: SupernetSpec, rng: random.Random) -> Subnet:

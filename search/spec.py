@@ -3,6 +3,7 @@
 Example: {"network": "ofa_proxyless_d234_e346_k357_w1.3", "subnet": {"ks": [...], "e": [...],
 "d": [...]}, "method": "lite_residual+bias", "resolution": 224, "batch_size": 8,
 "num_classes": 102}. The network "proxyless_mobile" is ProxylessNAS-Mobile and has no subnet.
+"plan" is a Plan as JSON; "micro_batch_size" stands for one that passes the whole network alike.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from search.architecture import Subnet, SupernetSpec
 from search.errors import SpaceError, SpecError
 from tinytl.config import NetworkConfig, with_lite_residuals
+from tinytl.errors import ConfigError
 from tinytl.ofa_format import from_ofa
 from tinytl.plan import Plan
 from tinytl.trainable import Method
@@ -24,7 +26,7 @@ from tinytl.trainable import Method
 PROXYLESS_MOBILE = "proxyless_mobile"
 _SUBNET_KEYS = {"ks": "kernel_sizes", "e": "expand_ratios", "d": "depths"}
 _REQUIRED = {"network", "method", "resolution", "batch_size", "num_classes"}
-_OPTIONAL = {"subnet": None, "frozen_param_bits": 8, "micro_batch_size": None}
+_OPTIONAL = {"subnet": None, "frozen_param_bits": 8, "micro_batch_size": None, "plan": None}
 _FROZEN_BITS = (8, 32)
 _RESOLUTIONS = range(32, 513)
 _MAX_BATCH_SIZE = 4096
@@ -33,24 +35,51 @@ _MAX_CLASSES = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A training: the network (with lite residuals where the method has them) and its plan."""
+    """A training: the network (with lite residuals where the method has them) and its plan.
+
+    given_plan: None where the file names none.
+    """
 
     network: NetworkConfig
     method: Method
     resolution: int
-    plan: Plan
+    batch_size: int
+    given_plan: Plan | None
     frozen_param_bits: Literal[8, 32]
+
+    @property
+    def plan(self) -> Plan:
+        """The given plan, or the whole batch at once."""
+        return self.given_plan or Plan.whole(self.batch_size)
+
+    def with_plan(self, content: Any) -> Spec:
+        """The same training with the plan that this JSON describes. Raises SpecError."""
+        try:
+            plan = Plan.from_dict(content)
+            plan.part_starts(self.network.part_stages)
+        except ConfigError as error:
+            raise SpecError(str(error)) from error
+        if plan.batch_size != self.batch_size:
+            raise SpecError(
+                f"the plan's batch_size must be the spec's, {self.batch_size}, "
+                f"but got {plan.batch_size}"
+            )
+        return replace(self, given_plan=plan)
 
 
 def load_spec(path: Path) -> Spec:
     """Read a SPEC.json. Raises SpecError quoting what is wrong."""
+    return parse_spec(load_json(path))
+
+
+def load_json(path: Path) -> Any:
+    """What a JSON file holds. Raises SpecError where it can't be read or is no JSON."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SpecError(f"can't read {str(path)!r}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{str(path)!r} is not JSON: {error}") from error
-    return parse_spec(content)
 
 
 def parse_spec(content: Any) -> Spec:
@@ -64,19 +93,24 @@ def parse_spec(content: Any) -> Spec:
         raise SpecError(f"the spec has unknown keys {sorted(unknown)}")
     values = {**_OPTIONAL, **content}
     batch_size = _integer(values, "batch_size", range(1, _MAX_BATCH_SIZE + 1))
-    micro_batch_size = batch_size
+    plan = None
     if values["micro_batch_size"] is not None:
-        micro_batch_size = _integer(values, "micro_batch_size", range(1, batch_size + 1))
+        if values["plan"] is not None:
+            raise SpecError("the spec has a plan and a micro_batch_size; give one of them")
+        size = _integer(values, "micro_batch_size", range(1, batch_size + 1))
+        plan = Plan.whole(batch_size, size)
     bits = _integer(values, "frozen_param_bits", _FROZEN_BITS)
     method = _method(values["method"])
     network = _network(values, _integer(values, "num_classes", range(2, _MAX_CLASSES + 1)))
-    return Spec(
+    spec = Spec(
         network=with_lite_residuals(network) if method.uses_lite_residual else network,
         method=method,
         resolution=_integer(values, "resolution", _RESOLUTIONS),
-        plan=Plan.whole(batch_size, micro_batch_size),
+        batch_size=batch_size,
+        given_plan=plan,
         frozen_param_bits=8 if bits == 8 else 32,
     )
+    return spec if values["plan"] is None else spec.with_plan(values["plan"])
 
 
 def _integer(values: Mapping[str, Any], key: str, allowed: range | tuple[int, ...]) -> int:

@@ -217,10 +217,9 @@ class _Sampler:
         }
         self._study = optuna.create_study(direction="maximize")
         for candidate, accuracy in scored:
-            parameters = space.encode(candidate)
             self._study.add_trial(
                 create_trial(
-                    params={name: parameters[name] for name in self._distributions},
+                    params=space.encode(candidate),
                     distributions=self._distributions,
                     value=accuracy,
                 )
@@ -237,7 +236,7 @@ class _Sampler:
 
 def _chosen(candidate: Candidate) -> Candidate:
     """The candidate apart from its plan, which follows from the limit."""
-    return replace(candidate, plan=Plan(batch_size=1, micro_batch_sizes=(1,)))
+    return replace(candidate, plan=Plan.whole(1))
 
 
 def _derived_seed(*parts: int) -> int:

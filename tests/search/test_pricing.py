@@ -14,6 +14,7 @@ from search.pricing import (
 from search.space import SearchSpace
 from tinytl.config import LiteResidualSize, with_lite_residuals, without_lite_residuals
 from tinytl.memory import peak_memory
+from tinytl.planner import plans
 from tinytl.trainable import Method
 
 PROXYLESS = "ofa_proxyless_d234_e346_k357_w0.35"
@@ -54,10 +55,11 @@ def test_lite_residual_size_counts():
     assert of(larger) > of(candidate)
 
 
-def test_plans_go_from_fast_to_slow():
-    sizes = [c.plan.micro_batch_size for c in with_plans(make_space().largest())]
-    assert sizes == [8, 4, 3, 2, 1]
-    assert [c.plan.batch_size for c in with_plans(make_space(batch_size=1).largest())] == [1]
+def test_plans_are_the_menu():
+    candidate = make_space().largest()
+    planned = list(with_plans(candidate))
+    assert tuple(other.plan for other in planned) == plans(8)
+    assert {replace(other, plan=candidate.plan) for other in planned} == {candidate}
 
 
 def test_fastest_fit():
@@ -65,12 +67,26 @@ def test_fastest_fit():
     of = price_bytes(space, Method.LITE_RESIDUAL_BIAS)
     candidate = space.largest()
     prices = [of(planned) for planned in with_plans(candidate)]
-    assert prices == sorted(prices, reverse=True)
-    planned, peak_bytes = fastest_fit(candidate, of, prices[1])
-    assert planned.plan.micro_batch_size == 4
-    assert peak_bytes == of(planned) == prices[1]
-    assert fastest_fit(candidate, of, prices[1] - 1)[0].plan.micro_batch_size == 3
-    assert fastest_fit(candidate, of, prices[-1] - 1) is None
+    assert fastest_fit(candidate, of, prices[0])[0].plan == plans(8)[0]
+    for limit in (prices[0] - 1, sum(prices) // len(prices), min(prices)):
+        index = next(i for i, peak_bytes in enumerate(prices) if peak_bytes <= limit)
+        planned, peak_bytes = fastest_fit(candidate, of, limit)
+        assert (planned.plan, peak_bytes) == (plans(8)[index], prices[index])
+        assert peak_bytes == of(planned)
+    assert fastest_fit(candidate, of, min(prices) - 1) is None
+
+
+@pytest.mark.parametrize("supernet_id", [PROXYLESS, MBV3])
+@pytest.mark.parametrize("method", [Method.LITE_RESIDUAL_BIAS, Method.FULL])
+def test_moments_in_fewer_bits_never_take_more(supernet_id, method):
+    """So the smallest feasible candidate is looked for among plans with 8-bit moments."""
+    space = make_space(supernet_id)
+    of = price_bytes(space, method)
+    for candidate in (space.smallest(), space.largest()):
+        prices = {planned.plan: of(planned) for planned in with_plans(candidate)}
+        for plan, peak_bytes in prices.items():
+            lean = replace(plan, optimizer_bits=8)
+            assert prices[lean] <= peak_bytes
 
 
 @pytest.mark.parametrize(
@@ -90,7 +106,7 @@ def test_nothing_is_below_the_smallest_feasible(supernet_id, method):
     assert of(candidate) == smallest_bytes
     rng = random.Random(0)
     parameters, choices = space.encode(candidate), space.choices()
-    for number in range(100):
+    for number in range(20):
         if number % 2:
             other = space.sample(rng)
         else:

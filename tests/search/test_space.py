@@ -8,7 +8,8 @@ from search.architecture import SupernetSpec
 from search.errors import SpaceError
 from search.space import Candidate, SearchSpace
 from tinytl.config import LiteResidualSize
-from tinytl.plan import Plan
+from tinytl.plan import Plan, Stretch
+from tinytl.planner import plans
 
 IDS = ["ofa_proxyless_d234_e346_k357_w0.35", "ofa_mbv3_d234_e346_k357_w1.0"]
 
@@ -26,11 +27,29 @@ def test_round_trips(supernet_id):
     space = make_space(supernet_id)
     rng = random.Random(3)
     for _ in range(50):
-        candidate = replace(space.sample(rng), plan=Plan(batch_size=8, micro_batch_sizes=(4,)))
-        space.check(candidate)
-        assert Candidate.from_dict(json.loads(json.dumps(candidate.to_dict()))) == candidate
+        candidate = space.sample(rng)
         assert space.decode(space.encode(candidate)) == candidate
         assert hash(candidate) == hash(space.decode(space.encode(candidate)))
+        planned = replace(candidate, plan=rng.choice(plans(8)))
+        space.check(planned)
+        assert Candidate.from_dict(json.loads(json.dumps(planned.to_dict()))) == planned
+
+
+def test_a_plan_as_json():
+    stretches = (
+        Stretch(micro_batch_size=1, recomputes=True),
+        Stretch(from_stage=3, micro_batch_size=8),
+    )
+    plan = Plan(batch_size=8, stretches=stretches, optimizer_bits=8, trained_bits=16)
+    assert replace(make_space().largest(), plan=plan).to_dict()["plan"] == {
+        "batch_size": 8,
+        "stretches": [
+            {"from_stage": 0, "micro_batch_size": 1, "recomputes": True},
+            {"from_stage": 3, "micro_batch_size": 8, "recomputes": False},
+        ],
+        "optimizer_bits": 8,
+        "trained_bits": 16,
+    }
 
 
 def test_encode_names_every_choice_and_decode_needs_them():
@@ -38,16 +57,10 @@ def test_encode_names_every_choice_and_decode_needs_them():
     parameters = space.encode(space.largest())
     choices = space.choices()
     assert all(parameters[name] in values for name, values in choices.items())
-    assert parameters.keys() - choices.keys() == {
-        "batch_size",
-        "micro_batch_sizes",
-        "optimizer_bits",
-    }
-    searched = {name: parameters[name] for name in choices}
-    assert space.decode(searched).plan == space.slow_plan
-    del searched["depth_3"]
+    assert parameters.keys() == choices.keys()
+    del parameters["depth_3"]
     with pytest.raises(SpaceError, match="depth_3"):
-        space.decode(searched)
+        space.decode(parameters)
 
 
 def test_frozen_and_sampling_is_repeatable():
@@ -88,8 +101,9 @@ def change(path, value):
         (change(("subnet", "depths"), 4), "depths must be a list but got 4"),
         (change(("subnet", "kernel_sizes", 2), 0), r"kernel_sizes\[2\] must be .* but got 0"),
         (change(("lite_residual", "expand"), -1), "expand must be above 0 .* got -1"),
-        (change(("plan", "micro_batch_sizes"), [9]), "micro-batch size .* got 9"),
-        (change(("plan", "optimizer_bits"), 7), "optimizer_bits must be 32 but got 7"),
+        (change(("plan", "stretches", 0, "micro_batch_size"), 9), "micro-batch size .* got 9"),
+        (change(("plan", "stretches"), 4), "not a training plan"),
+        (change(("plan", "optimizer_bits"), 7), "optimizer_bits must be 8 or 32 but got 7"),
         (change(("plan",), None), "plan must be an object but got None"),
     ],
 )
@@ -106,7 +120,7 @@ def test_check_refuses_what_is_outside_the_space():
     outside = [
         replace(candidate, resolution=50),
         replace(candidate, lite_residual=LiteResidualSize(groups=4)),
-        replace(candidate, plan=Plan(batch_size=4, micro_batch_sizes=(4,))),
+        replace(candidate, plan=Plan.whole(4)),
         replace(candidate, subnet=replace(candidate.subnet, depths=(2,) * 5)),
     ]
     for other in outside:

@@ -1,9 +1,11 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
 from search.errors import SpecError
 from search.spec import load_spec, parse_spec
+from tinytl.plan import Plan, Stretch
 from tinytl.trainable import Method
 
 _SPEC = {
@@ -20,8 +22,24 @@ def test_defaults():
     assert spec.method is Method.LITE_RESIDUAL_BIAS
     assert spec.network.has_lite_residual
     assert spec.network.num_classes == 102
-    assert spec.plan.micro_batch_sizes == (8,)
+    assert spec.given_plan is None
+    assert spec.plan == Plan.whole(8)
     assert spec.frozen_param_bits == 8
+
+
+def test_a_plan_is_as_in_a_candidate():
+    plan = Plan(
+        batch_size=8,
+        stretches=(
+            Stretch(micro_batch_size=1, recomputes=True),
+            Stretch(from_stage=3, micro_batch_size=8),
+        ),
+        optimizer_bits=8,
+    )
+    content = json.loads(json.dumps(asdict(plan)))
+    assert parse_spec({**_SPEC, "plan": content}).plan == plan
+    assert parse_spec(_SPEC).with_plan(content) == parse_spec({**_SPEC, "plan": content})
+    assert parse_spec({**_SPEC, "micro_batch_size": 2}).given_plan == Plan.whole(8, 2)
 
 
 def test_a_supernet_without_subnet_is_its_largest():
@@ -59,6 +77,21 @@ def test_the_figures_of_a_published_case_are_let_pass():
         ({"resolution": True}, "True"),
         ({"batch_size": 0}, "batch_size must be an integer from 1"),
         ({"micro_batch_size": 9}, "from 1 to 8 but got 9"),
+        ({"micro_batch_size": 1, "plan": {}}, "give one of them"),
+        ({"plan": {"batch_size": 8}}, "not a training plan"),
+        ({"plan": asdict(Plan.whole(4))}, "batch_size must be the spec's, 8, but got 4"),
+        (
+            {
+                "plan": {
+                    "batch_size": 8,
+                    "stretches": [
+                        {"micro_batch_size": 1},
+                        {"from_stage": 5, "micro_batch_size": 1},
+                    ],
+                }
+            },
+            "starts at stage 5",
+        ),
         ({"frozen_param_bits": 7}, r"one of \[8, 32\] but got 7"),
         ({"num_classes": "many"}, "'many'"),
         ({"colour": 1}, r"unknown keys \['colour'\]"),

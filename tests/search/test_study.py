@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -9,13 +10,15 @@ from search.space import SearchSpace
 from search.study import BATCH_SIZE, Study
 from tinytl.errors import InfeasibleError
 from tinytl.plan import Plan
+from tinytl.planner import plans
 from tinytl.trainable import Method
 
 SPACE = SearchSpace(
     supernet=SupernetSpec.parse("ofa_proxyless_d234_e346_k357_w0.35"),
     resolutions=(48, 64, 80),
 )
-BYTES_PER_IMAGE = 10_000
+LEAN_PLAN = replace(SPACE.slow_plan, optimizer_bits=8, trained_bits=16)
+SMALLEST = replace(SPACE.smallest(), plan=LEAN_PLAN)
 
 
 def weight(candidate):
@@ -30,7 +33,11 @@ def weight(candidate):
 
 
 def cheap_price(candidate):
-    return 1_000_000 + weight(candidate) * candidate.plan.micro_batch_size * 1000
+    """A price that a plan's micro-batches and bits take part in, as in a real one."""
+    plan = candidate.plan
+    images = max(stretch.micro_batch_size for stretch in plan.stretches)
+    state_bytes = 10 * weight(candidate) * (plan.optimizer_bits + plan.trained_bits)
+    return 1_000_000 + weight(candidate) * images * 1000 + state_bytes
 
 
 def accuracy(candidate):
@@ -61,10 +68,8 @@ def test_proposals_fit_with_the_fastest_plan_and_differ():
     for _, candidate, peak_bytes in trials:
         SPACE.check(candidate)
         assert peak_bytes == cheap_price(candidate) <= limit
-        sizes = [size for size in (8, 4, 3, 2, 1) if size > candidate.plan.micro_batch_size]
-        for size in sizes:
-            faster = Plan(batch_size=8, micro_batch_sizes=(size,))
-            assert 1_000_000 + weight(candidate) * faster.micro_batch_size * 1000 > limit
+        for faster in plans(8)[: plans(8).index(candidate.plan)]:
+            assert cheap_price(replace(candidate, plan=faster)) > limit
     assert len({(c.subnet, c.resolution) for _, c, _ in trials}) == 24
 
 
@@ -73,16 +78,15 @@ def test_anchors_come_first():
     for (_, candidate, _), resolution in zip(trials, (80, 64, 48), strict=False):
         assert candidate.subnet == SPACE.supernet.largest
         assert candidate.resolution == resolution
-        assert candidate.plan == Plan(batch_size=8, micro_batch_sizes=(8,))
-    _, candidate, _ = run(make_study(1_400_000), 1)[0]
+        assert candidate.plan == Plan.whole(8)
+    _, candidate, _ = run(make_study(1_500_000), 1)[0]
     uniform = {candidate.subnet.kernel_sizes[0], candidate.subnet.kernel_sizes[-1]}
     assert len(uniform) == 1
     assert candidate.resolution == 80
 
 
 def test_tight_limit_still_gives_varied_candidates_close_to_it():
-    smallest = cheap_price(SPACE.smallest())
-    limit = smallest + 40_000
+    limit = cheap_price(SMALLEST) + 40_000
     trials = run(make_study(limit), 16)
     assert len({candidate for _, candidate, _ in trials}) == 16
     assert all(peak_bytes <= limit for _, _, peak_bytes in trials)
@@ -92,13 +96,12 @@ def test_tight_limit_still_gives_varied_candidates_close_to_it():
 
 
 def test_only_the_smallest_fits():
-    smallest = SPACE.smallest()
-    trials = run(make_study(cheap_price(smallest)), 6)
-    assert {candidate for _, candidate, _ in trials} == {smallest}
+    trials = run(make_study(cheap_price(SMALLEST)), 6)
+    assert {candidate for _, candidate, _ in trials} == {SMALLEST}
 
 
 def test_infeasible():
-    smallest_bytes = cheap_price(SPACE.smallest())
+    smallest_bytes = cheap_price(SMALLEST)
     with pytest.raises(InfeasibleError, match=f"{smallest_bytes} bytes") as raised:
         make_study(smallest_bytes - 1)
     assert raised.value.smallest_feasible_bytes == smallest_bytes
