@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, NamedTuple
 
 from tinytl.config import BlockConfig, ConvConfig, NormConfig
 from tinytl.ledger import Ledger, Pass
@@ -17,113 +17,107 @@ from tinytl.parts import BlockPart, HeadPart, Part, StemPart, TailPart, Where
 from tinytl.plan import OptimizerBits, TrainedBits
 from tinytl.trainable import Method
 
-Peak = tuple[int, int]
-"""The most bytes that there are at a time, and how many of them are workspace of an operator."""
+Sweep = Literal["forward", "taped", "only", "first", "middle", "last"]
+"""A way through parts: forward, where backward will not follow and where it will, or backward."""
 
-_INSIDE = Where()
-"""Neither the first part that learns nor the last of its stretch: most parts, most of the time."""
+_PASSES: tuple[Pass, ...] = ("only", "first", "middle", "last")
 
 _MAX_BLOCKS = 1 << 12
 """Blocks that a table holds before it starts anew."""
 
 
-class Turn(dict[Pass, Peak]):
-    """Peaks of something's backward, by the pass; each is found when it is first asked for."""
+class Row(NamedTuple):
+    """What a part takes at a place of its stretch: columns that a run adds up.
 
-    __slots__ = ("_events",)
-
-    def __init__(self, events: Callable[[Ledger, Pass], None]) -> None:
-        self._events = events
-
-    def __missing__(self, kind: Pass) -> Peak:
-        ledger = Ledger()
-        self._events(ledger, kind)
-        self[kind] = found = (ledger.peak_bytes, ledger.workspace_bytes)
-        return found
-
-
-class _Counted(Protocol):
-    def count(self, parameters: Parameters) -> None: ...
-
-
-class _Cost:
-    """parameters: bytes of frozen weights, of trained values, of the optimizer's state."""
-
-    __slots__ = ("gradient_bytes", "parameters")
-
-    def __init__(self, part: _Counted, setting: Setting) -> None:
-        found = Parameters(setting)
-        part.count(found)
-        self.parameters = (found.frozen_bytes, found.trained_bytes, found.state_bytes)
-        self.gradient_bytes = found.gradient_bytes
-
-
-class PartCost(_Cost):
-    """A part's peaks in a setting, beside its input.
-
-    x, y, kept, keeps_input: as in tinytl.parts.Part. forward, taped: the peak of forward, where
-    backward will not follow and where it will. inside: of backward, for most parts.
+    kept, gradients: bytes that it adds to what waits. forward, taped: the peak of forward with the
+    input, which is not counted where it is shared. only to last: of backward, by the pass, with
+    what the part kept and the output's gradient, but for what is shared. workspaces: in each peak.
+    parameters: bytes of frozen weights, of trained values, of the optimizer's state.
     """
 
-    __slots__ = (
-        "_elsewhere",
-        "_part",
-        "forward",
-        "inside",
-        "keeps_input",
-        "kept",
-        "taped",
-        "x",
-        "y",
-    )
+    kept: int
+    gradients: int
+    forward: int
+    taped: int
+    only: int
+    first: int
+    middle: int
+    last: int
+    workspaces: dict[Sweep, int]
+    parameters: tuple[int, int, int]
+    cost: PartCost
+
+
+class PartCost:
+    """A part's peaks in a setting. x, y, keeps_input: as in tinytl.parts.Part.
+
+    inside: the row for most places, neither the first part that learns nor an end of the stretch.
+    """
+
+    __slots__ = ("_part", "_rows", "_setting", "inside", "keeps_input", "x", "y")
 
     def __init__(self, part: Part, setting: Setting) -> None:
-        super().__init__(part, setting)
         self._part = part
-        self._elsewhere: dict[Where, Turn] = {}
-        self.x, self.y, self.kept = part.x, part.y, part.kept
-        self.keeps_input = part.keeps_input
-        self.forward = self._forward(taped=False)
-        self.taped = self._forward(taped=True)
-        self.inside = self.backward(_INSIDE)
+        self._setting = setting
+        self._rows: dict[Where, Row] = {}
+        self.x, self.y, self.keeps_input = part.x, part.y, part.keeps_input
+        self.inside = self.row(Where())
 
-    def _forward(self, *, taped: bool) -> Peak:
-        ledger = Ledger()
-        self._part.forward(ledger, taped=taped)
-        return ledger.peak_bytes, ledger.workspace_bytes
-
-    def backward(self, where: Where) -> Turn:
-        """With what the part kept, and the output's gradient unless it is shared."""
-        found = self._elsewhere.get(where)
+    def row(self, where: Where) -> Row:
+        found = self._rows.get(where)
         if found is None:
-            found = self._elsewhere[where] = Turn(
-                lambda ledger, kind: self._run_backward(ledger, kind, where)
-            )
+            found = self._rows[where] = self._make_row(where)
         return found
 
-    def _run_backward(self, ledger: Ledger, kind: Pass, where: Where) -> None:
-        ledger.hold(0 if where.input_is_shared and self.keeps_input else self.kept)
-        ledger.hold(0 if where.grad_is_shared else self.y)
-        self._part.backward(ledger, kind, where)
+    def _make_row(self, where: Where) -> Row:
+        part = self._part
+        parameters = Parameters(self._setting)
+        part.count(parameters)
+        kept = 0 if where.input_is_shared and part.keeps_input else part.kept
+        peaks: dict[Sweep, int] = {}
+        workspaces: dict[Sweep, int] = {}
+        forwards: tuple[tuple[Sweep, bool], ...] = (("forward", False), ("taped", True))
+        for sweep, taped in forwards:
+            ledger = Ledger()
+            ledger.hold(0 if where.input_is_shared else part.x)
+            part.forward(ledger, taped=taped)
+            peaks[sweep], workspaces[sweep] = ledger.peak_bytes, ledger.workspace_bytes
+        for kind in _PASSES:
+            ledger = Ledger()
+            ledger.hold(kept + (0 if where.grad_is_shared else part.y))
+            part.backward(ledger, kind, where)
+            peaks[kind], workspaces[kind] = ledger.peak_bytes, ledger.workspace_bytes
+        return Row(
+            kept=kept,
+            gradients=parameters.gradient_bytes,
+            **peaks,
+            workspaces=workspaces,
+            parameters=parameters.stored,
+            cost=self,
+        )
 
 
-class HeadCost(_Cost):
+class HeadCost:
     """The head's peaks, forward and backward in one turn, with its features."""
 
-    __slots__ = ("turn",)
+    __slots__ = ("gradients", "parameters", "peaks", "workspaces")
 
     def __init__(self, head: HeadPart, setting: Setting) -> None:
-        super().__init__(head, setting)
-
-        def events(ledger: Ledger, kind: Pass) -> None:
+        parameters = Parameters(setting)
+        head.count(parameters)
+        self.parameters = parameters.stored
+        self.gradients = parameters.gradient_bytes
+        self.peaks: dict[Pass, int] = {}
+        self.workspaces: dict[Pass, int] = {}
+        for kind in _PASSES:
+            ledger = Ledger()
             ledger.hold(head.features)
             head.turn(ledger, kind)
+            self.peaks[kind], self.workspaces[kind] = ledger.peak_bytes, ledger.workspace_bytes
 
-        self.turn = Turn(events)
 
-
-class _BlockCosts(dict[BlockConfig, PartCost]):
-    """Of blocks whose input has the same side."""
+class _BlockRows(dict[BlockConfig, Row]):
+    """Of blocks whose input has the same side, inside a stretch."""
 
     __slots__ = ("_in_size", "_setting")
 
@@ -131,32 +125,30 @@ class _BlockCosts(dict[BlockConfig, PartCost]):
         self._setting = setting
         self._in_size = in_size
 
-    def __missing__(self, block: BlockConfig) -> PartCost:
+    def __missing__(self, block: BlockConfig) -> Row:
         if len(self) >= _MAX_BLOCKS:
             self.clear()
         part = BlockPart(block, self._setting, self._in_size)
-        self[block] = found = PartCost(part, self._setting)
+        self[block] = found = PartCost(part, self._setting).inside
         return found
 
 
 class SettingCosts:
-    """The costs of parts in one setting."""
+    """The costs of parts in one setting: rows for the inside of a stretch, and the head."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self.blocks = lru_cache(maxsize=64)(lambda in_size: _BlockCosts(setting, in_size))
+        self.blocks = lru_cache(maxsize=64)(lambda in_size: _BlockRows(setting, in_size))
         self.stem = lru_cache(maxsize=256)(self._stem)
         self.tail = lru_cache(maxsize=256)(self._tail)
         self.head = lru_cache(maxsize=256)(self._head)
 
-    def _stem(self, conv: ConvConfig, in_size: int) -> PartCost:
-        return PartCost(StemPart(conv, self._setting, in_size), self._setting)
+    def _stem(self, conv: ConvConfig, in_size: int) -> Row:
+        return PartCost(StemPart(conv, self._setting, in_size), self._setting).inside
 
-    def _tail(
-        self, before_pool: ConvConfig, after_pool: ConvConfig | None, in_size: int
-    ) -> PartCost:
+    def _tail(self, before_pool: ConvConfig, after_pool: ConvConfig | None, in_size: int) -> Row:
         part = TailPart(before_pool, after_pool, self._setting, in_size)
-        return PartCost(part, self._setting)
+        return PartCost(part, self._setting).inside
 
     def _head(self, num_features: int, num_classes: int, has_dropout: bool) -> HeadCost:
         head = HeadPart(num_features, num_classes, self._setting, has_dropout=has_dropout)

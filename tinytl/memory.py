@@ -13,11 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import accumulate, chain, islice, repeat
+from operator import add, sub
 from typing import NamedTuple
 
 from tinytl.config import NetworkConfig, conv_size
-from tinytl.costs import HeadCost, PartCost, SettingCosts, costs_by_size
+from tinytl.costs import HeadCost, Row, SettingCosts, Sweep, costs_by_size
 from tinytl.ledger import FLOAT_BYTES, Pass
 from tinytl.parts import Where
 from tinytl.plan import Plan
@@ -49,106 +51,130 @@ class Moment(NamedTuple):
     kept: int = 0
     boundaries: int = 0
 
+    def beside(self, boundaries: int, kept: int, gradients: int) -> Moment:
+        """The same moment with what else there is at the time."""
+        return Moment(
+            self.total + boundaries + kept + gradients,
+            self.workspace,
+            self.gradients + gradients,
+            self.kept + kept,
+            self.boundaries + boundaries,
+        )
+
 
 class _Run:
-    """A micro-batch's way through a stretch: the costs of its parts.
+    """A micro-batch's way through a stretch: the rows of its parts, turned to columns.
 
-    learns_from: the first part that backward reaches; needs_input: whether it hands a gradient
-    on. head: in the last stretch. Moments are beside what else there is at the time.
+    learns_from: the first part that backward reaches. head: in the last stretch. kept, gradients:
+    all that waits. Peaks and moments are beside what else there is at the time.
     """
 
     __slots__ = (
-        "_backward_parts",
-        "_kepts",
-        "_last_taped",
-        "costs",
+        "_befores",
+        "_columns",
+        "_gradients",
+        "_peaks",
+        "_workspaces",
         "gradients",
         "head",
         "kept",
         "learns_from",
+        "parameters",
         "x",
         "y",
     )
 
-    def __init__(
-        self,
-        costs: Sequence[PartCost],
-        learns_from: int,
-        needs_input: bool,
-        head: HeadCost | None,
-    ) -> None:
-        self.costs = costs
+    def __init__(self, rows: Sequence[Row], learns_from: int, head: HeadCost | None) -> None:
         self.head = head
         self.learns_from = learns_from
-        self.x, self.y = costs[0].x, costs[-1].y
-        self._kepts = [cost.kept for cost in costs]
-        if costs[0].keeps_input:  # it is kept already, as the stretch's input
-            self._kepts[0] = 0
-        self.kept = sum(self._kepts[learns_from:])
-        gradients = [cost.gradient_bytes for cost in costs]
-        self.gradients = sum(gradients[learns_from:])
-        if head is not None:
-            self.gradients += head.gradient_bytes
-        turns = [cost.inside for cost in costs]
-        last = len(costs) - 1
-        for i in {learns_from, last} if learns_from <= last else ():
-            where = Where(
-                needs_input=needs_input or i > learns_from,
-                grad_is_shared=i == last,
-                input_is_shared=i == 0,
-            )
-            turns[i] = costs[i].backward(where)
-        parts = list(zip(turns, self._kepts, gradients, strict=True))
-        self._backward_parts = parts[learns_from:][::-1]
+        self.x, self.y = rows[0].cost.x, rows[-1].cost.y
+        (
+            kept,
+            self._gradients,
+            forward,
+            taped,
+            only,
+            first,
+            middle,
+            last,
+            self._workspaces,
+            self.parameters,
+            _,
+        ) = zip(*rows, strict=True)
+        if learns_from:
+            kept = (0,) * learns_from + kept[learns_from:]
+            taped = forward[:learns_from] + taped[learns_from:]
+        self._columns: dict[Sweep, tuple[int, ...]] = {
+            "forward": forward,
+            "taped": taped,
+            "only": only,
+            "first": first,
+            "middle": middle,
+            "last": last,
+        }
+        self._befores = list(accumulate(kept, initial=0))  # what the parts before each keep
+        self.kept = self._befores.pop()
+        self.gradients = sum(self._gradients) + (0 if head is None else head.gradients)
+        self._peaks: dict[Sweep, int] = {}
+
+    def peak(self, sweep: Sweep) -> int:
+        """The most bytes at a time; see moment."""
+        found = self._peaks.get(sweep)
+        if found is None:
+            found = max(self._totals(sweep), default=0)
+            if sweep != "forward" and sweep != "taped" and self.head is not None:
+                found = max(found + self._passing, self._turn(sweep, self.head).total)
+            self._peaks[sweep] = found
+        return found
+
+    def moment(self, sweep: Sweep) -> Moment:
+        """The worst moment: of forward, at whose end the output and what was kept are there; or of
+        backward, at whose start there is what was kept, and the gradients so far."""
+        totals = self._totals(sweep)
+        if sweep == "forward" or sweep == "taped":
+            part = totals.index(max(totals))
+            kept = self._befores[part] if sweep == "taped" else 0
+            taped = sweep == "taped" and part >= self.learns_from
+            workspace = self._workspaces[part]["taped" if taped else "forward"]
+            return Moment(totals[part], workspace, 0, kept)
+        total = self.peak(sweep)
+        if self.head is not None:
+            turn = self._turn(sweep, self.head)
+            if turn.total == total:
+                return turn
+        part = max(i for i, other in enumerate(totals) if other + self._passing == total)
+        gradients = next(islice(self._waiting(sweep), part, None))
+        part += self.learns_from
+        return Moment(total, self._workspaces[part][sweep], gradients, self._befores[part])
+
+    def _totals(self, sweep: Sweep) -> Sequence[int]:
+        """At each part; of backward from the first that learns, without what passes."""
+        peaks, start = self._columns[sweep], self.learns_from
+        if sweep == "forward":
+            return peaks
+        if sweep == "taped":
+            return list(map(add, self._befores, peaks))
+        totals = map(add, self._befores[start:], peaks[start:])
+        return list(totals if sweep == "only" else map(add, totals, self._waiting(sweep)))
+
+    def _waiting(self, kind: Pass) -> Iterator[int]:
+        """Gradients that wait while backward is at each part."""
+        if kind == "only":
+            return repeat(0)
+        if kind == "middle":
+            return repeat(self.gradients)
+        up_to = accumulate(self._gradients[self.learns_from :])
+        return up_to if kind == "last" else map(sub, repeat(self.gradients), up_to)
 
     @property
-    def all_costs(self) -> list[PartCost | HeadCost]:
-        return [*self.costs] if self.head is None else [*self.costs, self.head]
+    def _passing(self) -> int:
+        """The features and their gradient, to the end."""
+        return 0 if self.head is None else 2 * self.y
 
-    def forward(self, *, taped: bool) -> Moment:
-        """The worst moment; at the end the output and what was kept are there."""
-        learns_from = self.learns_from if taped else len(self.costs)
-        x = worst = workspace = kept = worst_kept = 0
-        for cost in self.costs[:learns_from]:
-            peak, inside = cost.forward
-            if x + peak > worst:
-                worst, workspace = x + peak, inside
-            x = cost.y
-        for cost, its_kept in zip(
-            self.costs[learns_from:], self._kepts[learns_from:], strict=True
-        ):
-            peak, inside = cost.taped
-            total = kept + x + peak
-            if total > worst:
-                worst, workspace, worst_kept = total, inside, kept
-            kept += its_kept
-            x = cost.y
-        return Moment(worst, workspace, 0, worst_kept)
-
-    def backward(self, kind: Pass) -> Moment:
-        """The worst moment; at the start there is what was kept, and the gradients so far."""
-        kept = worst_kept = self.kept
-        gradients = worst_gradients = 0 if kind in ("only", "first") else self.gradients
-        worst = workspace = passing = 0
-        adds = _ADDS[kind]
-        if self.head is not None:
-            peak, workspace = self.head.turn[kind]
-            worst = kept + gradients + peak
-            gradients += adds * self.head.gradient_bytes
-            passing = 2 * self.y  # the features and their gradient, to the end
-        for turn, its_kept, its_gradients in self._backward_parts:
-            peak, inside = turn[kind]
-            kept -= its_kept
-            total = kept + gradients + passing + peak
-            if total > worst:
-                worst, workspace = total, inside
-                worst_gradients, worst_kept = gradients, kept
-            gradients += adds * its_gradients
-        return Moment(worst, workspace, worst_gradients, worst_kept)
-
-
-_ADDS: dict[Pass, int] = {"only": 0, "first": 1, "middle": 0, "last": -1}
-"""What becomes of the gradients that wait, when a part's is there."""
+    def _turn(self, kind: Pass, head: HeadCost) -> Moment:
+        gradients = 0 if kind in ("only", "first") else self.gradients
+        total = self.kept + gradients + head.peaks[kind]
+        return Moment(total, head.workspaces[kind], gradients, self.kept)
 
 
 class _StretchRuns(NamedTuple):
@@ -159,6 +185,7 @@ class _StretchRuns(NamedTuple):
     rest: _Run | None
     recomputes: bool
     learns: bool
+    keeps_input: bool
     needs_input: bool
 
     @property
@@ -189,7 +216,8 @@ class _Step:
 
     def __init__(self, stretches: Sequence[_StretchRuns], boundaries: Sequence[int]) -> None:
         """boundaries: bytes of each stretch's input, for the whole batch; images count apart."""
-        self.worst = Moment()
+        self._worst_total = 0
+        self._worst: Callable[[], Moment] = Moment
         self._held = 0
         self._kept = 0
         waiting = []
@@ -197,9 +225,7 @@ class _Step:
         for number, stretch in enumerate(early):
             x, y = boundaries[number : number + 2]
             kept = self._forward(stretch, x, y)
-            first = stretch.full.costs[0]
-            keeps_x = stretch.recomputes or (stretch.full.learns_from == 0 and first.keeps_input)
-            held = x if stretch.learns and keeps_x else 0
+            held = x if stretch.learns and (stretch.recomputes or stretch.keeps_input) else 0
             self._held += held
             self._kept += kept
             waiting.append((stretch, x, y, held, kept))
@@ -210,40 +236,51 @@ class _Step:
                 self._kept -= kept
                 self._backward(stretch, x, held + y, kept)
 
-    def _note(self, moment: Moment, boundaries: int, kept: int = 0, gradients: int = 0) -> None:
+    @property
+    def worst(self) -> Moment:
+        return self._worst()
+
+    def _note(
+        self, run: _Run, sweep: Sweep, boundaries: int, kept: int = 0, gradients: int = 0
+    ) -> None:
+        self._compare(run.peak(sweep), lambda: run.moment(sweep), boundaries, kept, gradients)
+
+    def _compare(
+        self,
+        peak: int,
+        moment: Callable[[], Moment],
+        boundaries: int,
+        kept: int = 0,
+        gradients: int = 0,
+    ) -> None:
         boundaries += self._held
         kept += self._kept
-        total = moment.total + boundaries + kept + gradients
-        if total > self.worst.total:
-            self.worst = Moment(
-                total,
-                moment.workspace,
-                moment.gradients + gradients,
-                moment.kept + kept,
-                boundaries,
-            )
+        total = peak + boundaries + kept + gradients
+        if total > self._worst_total:
+            self._worst_total = total
+            self._worst = lambda: moment().beside(boundaries, kept, gradients)
 
     def _forward(self, stretch: _StretchRuns, x: int, y: int) -> int:
         """Returns what is kept for backward."""
         full, rest, num_full = stretch.full, stretch.rest, stretch.num_full
         taped = stretch.learns and not stretch.recomputes
-        moment = full.forward(taped=taped)
-        if stretch.is_single:
-            self._note(moment, x)
-            return full.kept if taped else 0
+        sweep: Sweep = "taped" if taped else "forward"
         kept = full.kept if taped else 0
+        if stretch.is_single:
+            self._note(full, sweep, x)
+            return kept
         before = num_full - 1
-        self._note(moment, x + (y if before else 0), before * kept)
-        self._note(Moment(full.y), x + y, num_full * kept)
+        self._note(full, sweep, x + (y if before else 0), before * kept)
+        self._compare(full.y, lambda: Moment(full.y), x + y, num_full * kept)
         if rest is not None:
-            self._note(rest.forward(taped=taped), x + y, num_full * kept)
+            self._note(rest, sweep, x + y, num_full * kept)
         return stretch.all_kept if taped else 0
 
     def _turn(self, stretch: _StretchRuns, x: int) -> None:
+        sweep: Sweep = "taped" if stretch.learns else "forward"
         for kind, run, before in stretch.passes():
-            gradients = run.gradients if before else 0
-            self._note(run.forward(taped=stretch.learns), x, gradients=gradients)
-            self._note(run.backward(kind), x)
+            self._note(run, sweep, x, gradients=run.gradients if before else 0)
+            self._note(run, kind, x)
 
     def _backward(self, stretch: _StretchRuns, x: int, boundaries: int, kept: int) -> None:
         """boundaries: the output's gradient, and the input where it was held."""
@@ -253,12 +290,14 @@ class _Step:
             gradients = run.gradients if before else 0
             rest = 0
             if stretch.recomputes:
-                self._note(run.forward(taped=True), around, gradients=gradients)
+                self._note(run, "taped", around, gradients=gradients)
             else:
                 rest = kept - before * stretch.full.kept - run.kept
-            self._note(run.backward(kind), around, rest)
+            self._note(run, kind, around, rest)
             if stretch.needs_input and not stretch.is_single:
-                self._note(Moment(run.x), boundaries + fresh, rest, run.gradients)
+                x_bytes = run.x
+                moment = partial(Moment, x_bytes)
+                self._compare(x_bytes, moment, boundaries + fresh, rest, run.gradients)
 
 
 def peak_memory(
@@ -282,8 +321,10 @@ def peak_memory(
     )
     stretches, boundaries = _stretches(network, plan, resolution, costs)
     worst = _Step(stretches, boundaries).worst
-    everything = [cost.parameters for stretch in stretches for cost in stretch.full.all_costs]
-    frozen, trained, state = map(sum, zip(*everything, strict=True))
+    parameters = [its for stretch in stretches for its in stretch.full.parameters]
+    head = stretches[-1].full.head
+    assert head is not None
+    frozen, trained, state = map(sum, zip(head.parameters, *parameters, strict=True))
     features = network.feature_mix.out_channels
     breakdown = {
         "frozen_weights": frozen,
@@ -320,29 +361,26 @@ def _stretches(
     """
     parts = _Parts(network, resolution)
     starts = plan.part_starts(parts.stages)
-    full_costs = [
-        parts.costs(costs(stretch.micro_batch_size), start, stop)
-        for stretch, start, stop in zip(plan.stretches, starts, starts[1:], strict=False)
+    bounds = list(zip(plan.stretches, starts, starts[1:], strict=False))
+    full_rows = [
+        parts.rows(costs(stretch.micro_batch_size), start, stop) for stretch, start, stop in bounds
     ]
     first = 0  # part that learns
-    for cost in chain.from_iterable(full_costs):
-        if cost.gradient_bytes:
+    for row in chain.from_iterable(full_rows):
+        if row.gradients:
             break
         first += 1
     stretches, boundaries = [], []
-    for number, stretch in enumerate(plan.stretches):
-        start, stop = starts[number : number + 2]
+    for rows, (stretch, start, stop) in zip(full_rows, bounds, strict=True):
         learns_from = min(max(first - start, 0), stop - start)
         needs_input = first < start
-        is_last = stop == len(parts.stages)
         size = stretch.micro_batch_size
-        head = parts.head(costs(size)) if is_last else None
-        full = _Run(full_costs[number], learns_from, needs_input, head)
+        rest_size = plan.batch_size % size
+        full = _run(parts, rows, costs(size), learns_from, needs_input, stop)
         rest = None
-        if rest_size := plan.batch_size % size:
-            setting = costs(rest_size)
-            head = parts.head(setting) if is_last else None
-            rest = _Run(parts.costs(setting, start, stop), learns_from, needs_input, head)
+        if rest_size:
+            its = costs(rest_size)
+            rest = _run(parts, parts.rows(its, start, stop), its, learns_from, needs_input, stop)
         stretches.append(
             _StretchRuns(
                 full=full,
@@ -350,11 +388,32 @@ def _stretches(
                 rest=rest,
                 recomputes=stretch.recomputes,
                 learns=learns_from < stop - start,
+                keeps_input=learns_from == 0 and rows[0].cost.keeps_input,
                 needs_input=needs_input,
             )
         )
         boundaries.append(full.x // size * plan.batch_size)
     return stretches, boundaries
+
+
+def _run(
+    parts: _Parts,
+    rows: list[Row],
+    costs: SettingCosts,
+    learns_from: int,
+    needs_input: bool,
+    stop: int,
+) -> _Run:
+    """Of rows for the inside of a stretch; needs_input: whether it hands a gradient on."""
+    last = len(rows) - 1
+    for i in {0, min(learns_from, last), last}:
+        where = Where(
+            needs_input=needs_input or i > learns_from,
+            grad_is_shared=i == last,
+            input_is_shared=i == 0,
+        )
+        rows[i] = rows[i].cost.row(where)
+    return _Run(rows, learns_from, parts.head(costs) if stop == len(parts.stages) else None)
 
 
 class _Parts:
@@ -384,7 +443,7 @@ class _Parts:
         self._sizes = sizes
         self._last_size = size
 
-    def costs(self, costs: SettingCosts, start: int, stop: int) -> list[PartCost]:
+    def rows(self, costs: SettingCosts, start: int, stop: int) -> list[Row]:
         """Of the parts from start to before stop."""
         network = self._network
         found = [costs.stem(network.first_conv, self._resolution)] if start == 0 else []
@@ -392,8 +451,8 @@ class _Parts:
         size = 0
         for block, in_size in zip(self._blocks[blocks], self._sizes[blocks], strict=True):
             if in_size != size:
-                size, its_costs = in_size, costs.blocks(in_size)
-            found.append(its_costs[block])
+                size, its_rows = in_size, costs.blocks(in_size)
+            found.append(its_rows[block])
         if stop == len(self.stages):
             mix, expand = network.feature_mix, network.final_expand
             convs = (mix, None) if expand is None else (expand, mix)

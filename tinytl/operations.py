@@ -56,6 +56,11 @@ class Parameters:
         self.state_bytes = 0
         self.gradient_bytes = 0
 
+    @property
+    def stored(self) -> tuple[int, int, int]:
+        """Bytes of frozen weights, of trained values, of the optimizer's state."""
+        return self.frozen_bytes, self.trained_bytes, self.state_bytes
+
     def add(self, num_values: int, *, trained: bool, is_matrix: bool = False) -> None:
         """A float parameter; matrices are stored in the plan's trained bits where they learn."""
         setting = self._setting
