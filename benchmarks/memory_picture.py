@@ -13,6 +13,7 @@ _BARS_WIDTH = 700
 _TOP = 96
 _GROUP = 52
 _BAR = 17
+_VALUE = 66
 
 _STYLE = """
     .page { fill: #ffffff; stroke: #d0d7de }
@@ -24,6 +25,7 @@ _STYLE = """
     .stock { fill: #c8d1da }
     .ours { fill: #1a7f37 }
     .paper { stroke: #cf222e; stroke-width: 2.5 }
+    .paper-value { fill: #cf222e; font-size: 14px }
     @media (prefers-color-scheme: dark) {
       .page { fill: #0d1117; stroke: #3d444d }
       .title, .name { fill: #f0f6fc }
@@ -31,6 +33,7 @@ _STYLE = """
       .ours-value, .ours { fill: #3fb950 }
       .stock { fill: #3d444d }
       .paper { stroke: #f85149 }
+      .paper-value { fill: #f85149 }
     }
 """
 
@@ -92,7 +95,9 @@ def _group(group: Bars, top: int, scale: float) -> str:
     )
     left, second = _BARS_LEFT, top + _BAR + 3
     paper_x = left + paper
-    value_x = max(left + ours, paper_x if paper - ours < 70 else 0) + 8
+    # our value stands right of our bar, or right of the mark where that would cross it
+    value_x = max(left + ours, paper_x if ours < paper < ours + _VALUE else 0) + 8
+    paper_value_x = max(paper_x + 8, value_x + _VALUE)
     return f"""\
   <text class="name" x="{left - 12}" y="{top + 24}">{escape(group.name)}</text>
   <rect class="stock" x="{left}" y="{top}" width="{stock}" height="{_BAR}" rx="2"/>
@@ -101,6 +106,8 @@ def _group(group: Bars, top: int, scale: float) -> str:
   <rect class="ours" x="{left}" y="{second}" width="{ours}" height="{_BAR}" rx="2"/>
   <text class="ours-value" x="{value_x:.1f}" y="{second + 14}">\
 {_megabytes(group.ours_bytes)}</text>
+  <text class="paper-value" x="{paper_value_x:.1f}" y="{second + 14}">\
+{_megabytes(group.published_bytes)}</text>
   <path class="paper" d="M{paper_x:.1f} {top - 3}v{2 * _BAR + 9}"/>"""
 
 

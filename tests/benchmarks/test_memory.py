@@ -102,4 +102,4 @@ def test_picture_draws_the_papers_norm_to_scale():
     }
     assert widths["stock"] == 10 * widths["ours"] > 0
     texts = [element.text for element in root.iter() if element.get("class", "").endswith("value")]
-    assert texts == ["100 MB", "10 MB"]
+    assert texts == ["100 MB", "10 MB", "30 MB"]
