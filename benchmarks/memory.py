@@ -6,7 +6,7 @@ ProxylessNAS-Mobile at 224 px, batch 8, 102 classes (TinyTL paper, table 2): a t
 norms, step time over memory by plan, and the bars that the project holds itself to. Ours is the
 plan of the planner's menu that is predicted leanest, with trained values in 32 bits. Memory is
 measured in fresh processes: peaks and growth of resident memory over whole trainings. Steps are
-timed in turn with stock PyTorch's.
+timed in turn with stock PyTorch's, in one thread.
 """
 
 from __future__ import annotations

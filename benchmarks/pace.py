@@ -1,7 +1,9 @@
 """Step times side by side: trainings in processes of their own, which take turns step by step.
 
-What else a machine does then slows both alike. `python -m benchmarks.pace` is one of them: a
-request as JSON on the first line of standard input, then a step for every further line.
+A step runs in one thread and is timed by the process's processor time: on an idle machine that is
+the time that it takes, and on a busy one other work does not count. `python -m benchmarks.pace` is
+one of the trainings: a request as JSON on the first line of standard input, then a step for every
+further line.
 """
 
 from __future__ import annotations
@@ -144,6 +146,7 @@ def main() -> None:
     request: dict[str, Any] = json.loads(sys.stdin.readline())
     config, method = from_ofa(request["network"]), Method(request["method"])
     resolution, num_classes = request["resolution"], config.num_classes
+    torch.set_num_threads(1)
     generator = torch.manual_seed(0)
     if request["plan"] is None:
         step = stock_step(
@@ -163,9 +166,9 @@ def main() -> None:
         step()
     print(json.dumps("ready"), flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start = time.process_time()
         step()
-        print(json.dumps(time.perf_counter() - start), flush=True)
+        print(json.dumps(time.process_time() - start), flush=True)
 
 
 if __name__ == "__main__":
