@@ -1,6 +1,6 @@
 """Training memory and pace: the paper's accounting, stock PyTorch, and tinyfit.
 
-    python -m benchmarks.memory [--json] [--quick] [--picture docs/memory.svg]
+    python -m benchmarks.memory [--json] [--quick] [--jobs N] [--picture docs/memory.svg]
 
 ProxylessNAS-Mobile at 224 px, batch 8, 102 classes (TinyTL paper, table 2): a table of methods and
 norms, step time over memory by plan, and the bars that the project holds itself to. Ours is the
@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -144,12 +146,10 @@ def row_of(case: Case) -> Row:
     )
 
 
-def curve_of(case: Case, chosen: Sequence[Plan]) -> Iterator[Point]:
-    with training(case, None) as stock:
-        for plan in chosen:
-            with training(case, plan) as ours:
-                pace = side_by_side(stock, ours, _PAIRS)
-            yield Point(plan=plan, ours=measure(case, plan), pace=pace)
+def point_of(case: Case, plan: Plan) -> Point:
+    with training(case, None) as stock, training(case, plan) as ours:
+        pace = side_by_side(stock, ours, _PAIRS)
+    return Point(plan=plan, ours=measure(case, plan), pace=pace)
 
 
 def curve_bar(curve: Sequence[Point], *, ratio: float, limit_bytes: int | None) -> Bar:
@@ -226,6 +226,7 @@ def bars_to_draw(rows: Sequence[Row]) -> list[Bars]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    parser.add_argument("--jobs", type=int, default=1, help="how many measure at once")
     parser.add_argument("--quick", action="store_true", help="one method, three plans, no bars")
     parser.add_argument("--picture", type=Path, help="draw the table's peaks into this SVG file")
     arguments = parser.parse_args()
@@ -234,11 +235,12 @@ def main() -> None:
 
     print("Memory in MB (10^6 bytes), steps in seconds; ratio: our step to stock PyTorch's.\n")
     cases = [Case(method=method, norm=norm) for norm in NORMS for method in methods]
-    rows = _table(_ROW_HEADINGS, (row_of(case) for case in cases))
+    pool = ThreadPoolExecutor(arguments.jobs)
+    rows = _table(_ROW_HEADINGS, pool.map(row_of, cases))
     if arguments.picture:
         arguments.picture.write_text(picture(bars_to_draw(rows)), encoding="utf-8")
-    chosen = ever_leaner_plans(best)
-    curve = _table(_POINT_HEADINGS, curve_of(best, chosen[::4] if arguments.quick else chosen))
+    chosen = ever_leaner_plans(best)[:: 4 if arguments.quick else 1]
+    curve = _table(_POINT_HEADINGS, pool.map(partial(point_of, best), chosen))
     bars: list[Bar] = []
     if not arguments.quick:
         inception = measure_inception_in_fresh_process(
