@@ -147,6 +147,7 @@ def _adapt(options: argparse.Namespace) -> Answer:
     from service.adapting import adapt
     from service.console import Meter
     from service.schemas import JobRequest, JobSettings
+    from tinytl.plan import Plan
     from tinytl.units import format_bytes
 
     supernet = options.supernet
@@ -173,6 +174,7 @@ def _adapt(options: argparse.Namespace) -> Answer:
         f"training peak    {format_bytes(result.measured_peak_bytes)} measured, "
         f"{format_bytes(result.predicted_peak_bytes)} predicted, "
         f"limit {format_bytes(job.memory_limit_bytes)}\n"
+        f"plan             {Plan.from_dict(result.plan).describe()}\n"
         f"checkpoint       {options.output / 'model.tinyfit.zip'}"
     )
     return job.model_dump(mode="json"), text
@@ -181,13 +183,13 @@ def _adapt(options: argparse.Namespace) -> Answer:
 def _price(options: argparse.Namespace) -> Answer:
     from service.cli_price import price_file
 
-    return price_file(options.spec, accounting=options.accounting)
+    return price_file(options.spec, accounting=options.accounting, plan=options.plan)
 
 
 def _measure(options: argparse.Namespace) -> Answer:
     from service.cli_price import measure_file
 
-    return measure_file(options.spec)
+    return measure_file(options.spec, plan=options.plan, limit_bytes=options.memory_limit)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -227,8 +229,8 @@ def _parser() -> argparse.ArgumentParser:
         default="peak",
         help="everything that training holds at its peak, or the TinyTL paper's count (peak)",
     )
-    measure = add("measure", _measure, "the memory and time of real training steps")
-    measure.add_argument("spec", type=Path, metavar="SPEC.json")
+    _add_plan(price, "whole batches at once")
+    _add_measure_arguments(add("measure", _measure, "the memory and time of real training steps"))
 
     add("supernets", _supernets, "the supernets that jobs can start from")
 
@@ -241,6 +243,31 @@ def _parser() -> argparse.ArgumentParser:
 def _add_data_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data-dir", type=Path, help="datasets, results and the embedded database (./data)"
+    )
+
+
+def _add_plan(command: Any, otherwise: str) -> None:
+    command.add_argument(
+        "--plan",
+        metavar="PLAN.json",
+        help="a file or JSON; otherwise the plan in SPEC.json, or else " + otherwise,
+    )
+
+
+def _add_measure_arguments(measure: argparse.ArgumentParser) -> None:
+    from tinytl.planner import REASONABLE_SLOWDOWN
+
+    measure.add_argument("spec", type=Path, metavar="SPEC.json")
+    plan = measure.add_mutually_exclusive_group()
+    _add_plan(
+        plan,
+        f"the leanest whose estimated step is at most {REASONABLE_SLOWDOWN:g} times the fastest's",
+    )
+    plan.add_argument(
+        "--memory-limit",
+        type=_size,
+        metavar="SIZE",
+        help="with the fastest plan predicted to fit it, whatever plan is in SPEC.json",
     )
 
 
@@ -271,6 +298,15 @@ def _add_adapt_arguments(adapt: argparse.ArgumentParser) -> None:
         default=None,
         help="mirrored images mean something else: text, digits",
     )
+
+
+def _size(text: str) -> int:
+    from tinytl.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _integers(text: str) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ import httpx
 
 from service.console import Meter, format_seconds
 from service.lifeline import torch_environment
+from tinytl.plan import Plan
 from tinytl.units import format_bytes
 
 OUTPUT = Path("demo-out")
@@ -191,7 +192,7 @@ def _address(server: subprocess.Popen[str], log: list[str]) -> str:
 
 def _summarize(job: dict[str, Any], judged: dict[str, Any], bundle: Path, seconds: float) -> None:
     result = job["result"]
-    subnet, plan = result["subnet"], result["plan"]
+    subnet, plan = result["subnet"], Plan.from_dict(result["plan"])
     gain = 100 * (judged["test_accuracy"] - result["head_only_test_accuracy"])
     rows = (
         ("memory limit", format_bytes(job["memory_limit_bytes"])),
@@ -199,7 +200,7 @@ def _summarize(job: dict[str, Any], judged: dict[str, Any], bundle: Path, second
         ("training peak, measured", format_bytes(result["measured_peak_bytes"])),
         ("  measured again", f"{format_bytes(judged['measured_peak_bytes'])} (fresh process)"),
         ("chosen subnet", f"depths {subnet['depths']}, {result['resolution']} px input"),
-        ("plan", f"batch {plan['batch_size']}, micro-batches {plan['micro_batch_sizes']}"),
+        ("plan", plan.describe()),
         ("test accuracy", f"{judged['test_accuracy']:.1%} ({judged['num_images']} images)"),
         ("  head-only training", f"{result['head_only_test_accuracy']:.1%}"),
         ("  gain", f"{gain:+.1f} points"),

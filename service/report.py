@@ -7,7 +7,11 @@ from typing import Any
 
 from service.models import Dataset, Job, JsonObject, Trial
 from service.schemas import TrialView
+from tinytl.plan import Plan
 from tinytl.units import format_bytes
+
+_RUN_TO_RUN = ("rss_growth_bytes", "process_peak_bytes", "step_seconds")
+"""Of a measurement, what is never the same twice."""
 
 
 def make_report(
@@ -33,7 +37,7 @@ def make_report(
         },
         "dataset": {"id": dataset.id, "name": dataset.name, "counts": dataset.counts},
         "result": dict(result),
-        "memory": _without(measurement, "rss_growth_bytes", "step_seconds"),
+        "memory": _without(measurement, *_RUN_TO_RUN),
         "epochs": [_without(epoch, "seconds") for epoch in epochs],
         "trials": [_plain(trial) for trial in trials],
     }
@@ -41,7 +45,6 @@ def make_report(
 
 def make_card(job: Job, dataset: Dataset, result: Mapping[str, Any]) -> str:
     """A page for whoever gets the bundle."""
-    plan = result["plan"]
     depth = sum(result["subnet"]["depths"])
     test, head_only = result["test_accuracy"], result["head_only_test_accuracy"]
     rows = (
@@ -55,11 +58,7 @@ def make_card(job: Job, dataset: Dataset, result: Mapping[str, Any]) -> str:
         ("Method", job.method),
         ("Supernet", job.supernet),
         ("Subnet", f"{depth} elastic blocks, input {result['resolution']} px"),
-        (
-            "Plan",
-            f"batch {plan['batch_size']}, micro-batches {plan['micro_batch_sizes']}, "
-            f"{plan['optimizer_bits']}-bit optimizer state",
-        ),
+        ("Plan", Plan.from_dict(result["plan"]).describe()),
     )
     table = "\n".join(f"| {name} | {value.replace('|', ' ')} |" for name, value in rows)
     return (

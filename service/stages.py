@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -238,9 +239,7 @@ def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candi
     run.progress.report(Stage.TRAIN, 0.0, 1.0)
     limit_bytes = run.job.memory_limit_bytes
     network = network_of(run.space.supernet, candidate, run.method, store.num_classes)
-    for planned in with_plans(candidate):
-        if planned.plan.micro_batch_size > candidate.plan.micro_batch_size:
-            continue
+    for planned in _confirmable(run, candidate, store.num_classes):
         run.check_stop()
         measured = measure_in_fresh_process(
             network,
@@ -260,6 +259,21 @@ def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candi
         f"limit of {format_bytes(limit_bytes)}, where "
         f"{format_bytes(measured.predicted_peak_bytes)} were predicted; please report this"
     )
+
+
+def _confirmable(run: JobRun, candidate: Candidate, num_classes: int) -> Iterator[Candidate]:
+    """The candidate, then with each slower plan that is priced below all before it."""
+
+    def price_bytes(planned: Candidate) -> int:
+        return price(run.space, planned, run.method, num_classes).total_bytes
+
+    yield candidate
+    below_bytes = price_bytes(candidate)
+    for planned in dropwhile(lambda planned: planned != candidate, with_plans(candidate)):
+        peak_bytes = price_bytes(planned)
+        if peak_bytes < below_bytes:
+            below_bytes = peak_bytes
+            yield planned
 
 
 @dataclass(frozen=True, kw_only=True)

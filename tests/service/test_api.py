@@ -37,7 +37,12 @@ JOB_FIELDS = {
 RESULT: dict[str, Any] = {
     "subnet": {"kernel_sizes": [3], "expand_ratios": [3], "depths": [2]},
     "resolution": 64,
-    "plan": {"batch_size": 8, "micro_batch_sizes": [8], "optimizer_bits": 32},
+    "plan": {
+        "batch_size": 8,
+        "stretches": [{"from_stage": 0, "micro_batch_size": 8, "recomputes": False}],
+        "optimizer_bits": 32,
+        "trained_bits": 32,
+    },
     "predicted_peak_bytes": 20_000_000,
     "measured_peak_bytes": 19_000_000,
     "validation_accuracy": 0.9,

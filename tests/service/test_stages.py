@@ -1,11 +1,14 @@
 """Stages apart from a whole job."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from search.pricing import price, with_plans
 from search.space import Candidate
 from service import stages
 from service.artifacts import Workplace
@@ -49,57 +52,71 @@ def candidate_of(run: stages.JobRun) -> Candidate:
         subnet=run.space.supernet.smallest,
         resolution=48,
         lite_residual=LiteResidualSize(),
-        plan=Plan(batch_size=8, micro_batch_sizes=(8,)),
+        plan=Plan.whole(8),
     )
 
 
 @pytest.fixture
-def measured_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Measurements on a machine where only micro-batches up to 3 stay under 24 MB."""
-    sizes: list[int] = []
+def measured_plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """Measurements on a machine where training takes less from plan to plan: 32, 28, 24 MB."""
+    plans: list[Plan] = []
 
     def measure(
         network: object, method: object, plan: Plan, resolution: int, *, image_size: int
     ) -> Measurement:
         assert image_size >= resolution
-        sizes.append(plan.micro_batch_size)
+        measured_peak_bytes = 32_000_000 - 4_000_000 * min(len(plans), 6)
+        plans.append(plan)
         return Measurement(
             predicted_peak_bytes=20_000_000,
-            measured_peak_bytes=8_000_000 * plan.micro_batch_size,
+            measured_peak_bytes=measured_peak_bytes,
+            storage_peak_bytes=7_000_000,
             rss_growth_bytes=None,
+            process_peak_bytes=None,
             step_seconds=0.1,
             breakdown_bytes={},
         )
 
     monkeypatch.setattr(stages, "measure_in_fresh_process", measure)
-    return sizes
+    return plans
 
 
 def test_a_plan_that_measures_above_the_limit_gives_way(
-    make_run: MakeRun, measured_sizes: list[int]
+    make_run: MakeRun, measured_plans: list[Plan]
 ) -> None:
     run = make_run()
-    confirmed, measured = stages.confirm(run, STORE, candidate_of(run))
-    assert measured_sizes == [8, 4, 3]
-    assert confirmed.plan.micro_batch_sizes == (3,)
-    assert confirmed.subnet == candidate_of(run).subnet
+    candidate = candidate_of(run)
+    confirmed, measured = stages.confirm(run, STORE, candidate)
+    assert len(measured_plans) == 3
+    assert confirmed == replace(candidate, plan=measured_plans[-1])
     assert measured.measured_peak_bytes == 24_000_000
+    prices = {
+        planned.plan: price(run.space, planned, run.method, 2).total_bytes
+        for planned in with_plans(candidate)
+    }
+    menu = list(prices)
+    assert measured_plans[0] == candidate.plan
+    for failed, plan in pairwise(measured_plans):
+        start, end = menu.index(failed), menu.index(plan)
+        assert start < end
+        assert prices[plan] < prices[failed] <= min(prices[p] for p in menu[start:end])
 
 
 def test_a_confirmed_plan_is_not_measured_again(
-    make_run: MakeRun, measured_sizes: list[int]
+    make_run: MakeRun, measured_plans: list[Plan]
 ) -> None:
     run = make_run()
     first = stages.confirm(run, STORE, candidate_of(run))
-    measured_sizes.clear()
+    measured_plans.clear()
     assert stages.confirm(run, STORE, candidate_of(run)) == first
-    assert measured_sizes == []
+    assert measured_plans == []
 
 
 def test_a_job_fails_where_no_plan_holds_the_limit(
-    make_run: MakeRun, measured_sizes: list[int]
+    make_run: MakeRun, measured_plans: list[Plan]
 ) -> None:
     run = make_run()
     run.job.memory_limit_bytes = 5_000_000
     with pytest.raises(ServiceError, match=r"8\.0 MB on this machine, above the limit of 5\.0 MB"):
         stages.confirm(run, STORE, candidate_of(run))
+    assert len(set(measured_plans)) == len(measured_plans) > 6
