@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,6 +23,13 @@ from tinytl.lite_residual import LiteResidual
 _CLASSIFIER_KEYS = ("classifier.linear.weight", "classifier.linear.linear.weight")
 _COUNTER = ".num_batches_tracked"
 _STATIC_PARTS = ("first_conv.", "blocks.0.", "final_expand_layer.", "feature_mix_layer.")
+
+
+def _side_branch(module: LiteResidual, x: Tensor, out_size: torch.Size) -> Tensor:
+    """The module's pool and forward by operations that autograd goes back through."""
+    y = F.relu(module.bn1(module.conv1(module.pool(x))))
+    y = module.final_bn(module.conv2(y))
+    return F.interpolate(y, size=out_size, mode="bilinear", align_corners=False)
 
 
 class Supernet:
@@ -52,7 +60,7 @@ class Supernet:
             for index in stage:
                 y = net.blocks[index](x)
                 if lite_residuals is not None and index in lite_residuals:
-                    y = y + lite_residuals[index](x, (y.shape[2], y.shape[3]))
+                    y = y + _side_branch(lite_residuals[index], x, y.shape[2:])
                 x = y
         if self.spec.family == "mobilenetv3":
             x = net.final_expand_layer(x).mean((2, 3), keepdim=True)
