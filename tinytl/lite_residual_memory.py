@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from tinytl.config import LiteResidualConfig, conv_size
 from tinytl.ledger import FLOAT_BYTES, Ledger, Pass
-from tinytl.operations import SCRATCH_BYTES, Parameters, Setting, filled, hand_over
+from tinytl.operations import (
+    SCRATCH_BYTES,
+    Parameters,
+    Setting,
+    filled,
+    hand_over,
+    norm_backward_workspace,
+    norm_workspace,
+)
 
 
 class LiteResidualCost:
@@ -59,7 +67,8 @@ class LiteResidualCost:
         ledger.hold(self._wide1)
         ledger.touch(self._narrow, workspace=self._conv1_workspace)
         ledger.drop(self._wide1)
-        ledger.touch(2 * self._narrow, workspace=9 * self._statistics(self._mid))
+        workspace = norm_workspace(self._statistics(self._mid), self._end_size)
+        ledger.touch(2 * self._narrow, workspace=workspace)
         ledger.hold(2 * self._narrow + self._statistics(self._mid))
 
     def forward(self, ledger: Ledger, out_bytes: int) -> None:
@@ -102,7 +111,8 @@ class LiteResidualCost:
     def _norm_backward(
         self, ledger: Ledger, kind: Pass, channels: int, y: int, bias_learns: bool
     ) -> None:
-        ledger.touch(y, workspace=9 * self._statistics(channels))
+        workspace = norm_backward_workspace(self._statistics(channels), self._end_size)
+        ledger.touch(y, workspace=workspace)
         ledger.hold(y + 2 * channels * FLOAT_BYTES)
         for learns in (True, bias_learns):
             if self._learns and learns:

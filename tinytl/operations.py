@@ -26,6 +26,9 @@ _NATIVE_PADDING_BYTES = 1 << 12
 SCRATCH_BYTES = 1 << 16
 """Of a dense or grouped convolution: some kilobytes a thread."""
 
+_NORM_THREADS = 8
+"""Threads that group norms are priced for: each has sums of its own, small beside the maps."""
+
 _DEPTHWISE_GRADIENT_COPIES = 257
 """Partial sums that oneDNN makes of a depthwise weight gradient, but for 3x3 on maps as large."""
 
@@ -196,7 +199,7 @@ class UnitCost:
     def _normalize(self, ledger: Ledger, *, taped: bool) -> None:
         if self.setting.norm.kind == "group":
             statistics = self._group_statistics
-            ledger.touch(self.y, workspace=9 * statistics)
+            ledger.touch(self.y, workspace=norm_workspace(statistics, self.unit.out_size))
             ledger.hold(self.y + statistics)
             if not taped:
                 ledger.drop(self.y + statistics)
@@ -275,7 +278,8 @@ class UnitCost:
 
     def _normalize_backward(self, ledger: Ledger, *, grad_stays: bool) -> None:
         if self._makes_gradient:
-            ledger.touch(self.y, workspace=9 * self._group_statistics)
+            workspace = norm_backward_workspace(self._group_statistics, self.unit.out_size)
+            ledger.touch(self.y, workspace=workspace)
             ledger.hold(self.y)
             ledger.drop(self.y + self._group_statistics)
             if not grad_stays:
@@ -319,3 +323,18 @@ class UnitCost:
 def filled(channels: int, block: int) -> int:
     """Channels filled up to a multiple of the block."""
     return -(-channels // block) * block
+
+
+def norm_workspace(num_planes: int, size: int) -> int:
+    """Bytes inside torch's group norm of a channels-last map: sums and sums of squares.
+
+    num_planes: images times channels, of side size. Large maps are summed thread by thread.
+    """
+    sums = 2 * num_planes * FLOAT_BYTES
+    return sums if size**2 < 1024 else _NORM_THREADS * sums + num_planes
+
+
+def norm_backward_workspace(num_planes: int, size: int) -> int:
+    """Bytes inside torch's backward of norm_workspace's norm."""
+    sums = 2 * num_planes * FLOAT_BYTES
+    return sums if size**2 < 2048 else (1 + _NORM_THREADS) * sums + num_planes
