@@ -181,7 +181,7 @@ class UnitCost:
     def forward(self, ledger: Ledger, *, taped: bool) -> None:
         """x is held by the caller. Leaves y held, and what is kept."""
         widened, copies, y = self._widened_bytes, self._conv_workspace, self.y
-        ledger.hold(widened)
+        self._hold_widened(ledger)
         ledger.touch(y, workspace=copies)
         ledger.drop(widened)
         ledger.hold(y)
@@ -206,12 +206,26 @@ class UnitCost:
         elif taped:
             ledger.hold(self.y)
 
+    def _hold_widened(self, ledger: Ledger) -> None:
+        if self._standardizes:
+            ledger.touch(self._halved + self._weight + 2 * self._vector)
+        ledger.hold(self._widened_bytes)
+
+    @property
+    def _halved(self) -> int:
+        """A trained weight in float while it is stored in half of that."""
+        halved = self.trains_weight and self.setting.trained_bits == 16
+        return self._weight if halved else 0
+
+    @property
+    def _vector(self) -> int:
+        return self.unit.out_channels * FLOAT_BYTES
+
     @property
     def _widened_bytes(self) -> int:
         """The weight in float for a while: a frozen one widened, a trained one standardized."""
         if self.trains_weight:
-            bf16 = self._weight if self.setting.trained_bits == 16 else 0
-            return bf16 + (self._weight if self._standardizes else 0)
+            return self._weight if self._standardizes or self._halved else 0
         if self.setting.frozen_bits != 8:
             return 0
         if self.unit.is_pointwise:
@@ -252,7 +266,7 @@ class UnitCost:
             ledger.touch(2 * chunk)
             ledger.touch(chunk, workspace=FLOAT_BYTES * chunk)
             ledger.drop(self._bits)
-        vector = unit.out_channels * FLOAT_BYTES
+        vector = self._vector
         if self.keeps_gain:
             self._normalize_backward(ledger, grad_stays=grad_stays)
             ledger.hold(2 * vector)
@@ -298,8 +312,7 @@ class UnitCost:
 
     def _trained_backward(self, ledger: Ledger, kind: Pass, *, needs_input: bool) -> None:
         unit, weight = self.unit, self._weight
-        widened = self._widened_bytes
-        ledger.hold(widened)
+        self._hold_widened(ledger)
         if needs_input:
             turned = weight if unit.is_depthwise and unit.stride == 1 else 0
             ledger.touch(turned + self.x, workspace=self._conv_workspace)
@@ -315,9 +328,9 @@ class UnitCost:
             if not unit.is_depthwise:
                 ledger.touch(weight)
         if self._standardizes:
-            ledger.touch(3 * weight)
+            ledger.touch(self._halved + 2 * weight + 4 * self._vector)
         hand_over(ledger, self.setting, kind, unit.num_weights, is_matrix=True)
-        ledger.drop(widened)
+        ledger.drop(self._widened_bytes)
 
 
 def filled(channels: int, block: int) -> int:
