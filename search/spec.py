@@ -3,6 +3,7 @@
 Example: {"network": "ofa_proxyless_d234_e346_k357_w1.3", "subnet": {"ks": [...], "e": [...],
 "d": [...]}, "method": "lite_residual+bias", "resolution": 224, "batch_size": 8,
 "num_classes": 102}. The network "proxyless_mobile" is ProxylessNAS-Mobile and has no subnet.
+"norm" is "batch", frozen and folded, or "group", with weight standardization (the paper's).
 "plan" is a Plan as JSON; "micro_batch_size" stands for one that passes the whole network alike.
 """
 
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from search.architecture import Subnet, SupernetSpec
 from search.errors import SpaceError, SpecError
-from tinytl.config import NetworkConfig, with_lite_residuals
+from tinytl.config import GROUP_NORM, NetworkConfig, with_lite_residuals
 from tinytl.errors import ConfigError
 from tinytl.ofa_format import from_ofa
 from tinytl.plan import Plan
@@ -26,7 +27,13 @@ from tinytl.trainable import Method
 PROXYLESS_MOBILE = "proxyless_mobile"
 _SUBNET_KEYS = {"ks": "kernel_sizes", "e": "expand_ratios", "d": "depths"}
 _REQUIRED = {"network", "method", "resolution", "batch_size", "num_classes"}
-_OPTIONAL = {"subnet": None, "frozen_param_bits": 8, "micro_batch_size": None, "plan": None}
+_OPTIONAL = {
+    "subnet": None,
+    "norm": "batch",
+    "frozen_param_bits": 8,
+    "micro_batch_size": None,
+    "plan": None,
+}
 _FROZEN_BITS = (8, 32)
 _RESOLUTIONS = range(32, 513)
 _MAX_BATCH_SIZE = 4096
@@ -102,6 +109,10 @@ def parse_spec(content: Any) -> Spec:
     bits = _integer(values, "frozen_param_bits", _FROZEN_BITS)
     method = _method(values["method"])
     network = _network(values, _integer(values, "num_classes", range(2, _MAX_CLASSES + 1)))
+    if values["norm"] not in ("batch", "group"):
+        raise SpecError(f"norm must be 'batch' or 'group' but got {values['norm']!r}")
+    if values["norm"] == "group":
+        network = replace(network, norm=GROUP_NORM)
     spec = Spec(
         network=with_lite_residuals(network) if method.uses_lite_residual else network,
         method=method,

@@ -51,6 +51,10 @@ class NormConfig:
     weight_standardization_eps: float | None = None
 
 
+GROUP_NORM = NormConfig(kind="group", weight_standardization_eps=1e-5)
+"""The paper's variant (section 4.1), for networks that were pretrained with it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConvConfig:
     """A convolution, its norm (with has_norm) and its activation."""

@@ -5,6 +5,7 @@ import pytest
 
 from search.errors import SpecError
 from search.spec import load_spec, parse_spec
+from tinytl.config import GROUP_NORM
 from tinytl.plan import Plan, Stretch
 from tinytl.trainable import Method
 
@@ -47,6 +48,12 @@ def test_a_supernet_without_subnet_is_its_largest():
     assert len(spec.network.active_blocks) == 22
 
 
+def test_the_papers_norm():
+    spec = parse_spec({**_SPEC, "norm": "group"})
+    assert spec.network.norm == GROUP_NORM
+    assert spec.network.has_lite_residual
+
+
 def test_the_figures_of_a_published_case_are_let_pass():
     parse_spec({**_SPEC, "total_bytes": 1, "param_bytes": 1, "peak_activation_bytes_per_image": 1})
 
@@ -54,6 +61,7 @@ def test_the_figures_of_a_published_case_are_let_pass():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"norm": "layer"}, "'layer'"),
         ({"network": "resnet50"}, "'resnet50'"),
         ({"network": 5}, "5"),
         ({"subnet": {"ks": [], "e": [], "d": []}}, "has no subnet"),
