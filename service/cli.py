@@ -261,7 +261,8 @@ def _add_measure_arguments(measure: argparse.ArgumentParser) -> None:
     plan = measure.add_mutually_exclusive_group()
     _add_plan(
         plan,
-        f"the leanest whose estimated step is at most {REASONABLE_SLOWDOWN:g} times the fastest's",
+        "the leanest, with 16-bit trained weights too, whose estimated step is at most "
+        f"{REASONABLE_SLOWDOWN:g} times the fastest's",
     )
     plan.add_argument(
         "--memory-limit",
