@@ -121,7 +121,7 @@ class _Run:
         """The most bytes at a time; see moment."""
         found = self._peaks.get(sweep)
         if found is None:
-            found = max(self._totals(sweep), default=0)
+            found = int(max(self._totals(sweep), default=0))
             if sweep != "forward" and sweep != "taped" and self.head is not None:
                 found = max(found + self._passing, self._turn(sweep, self.head).total)
             self._peaks[sweep] = found
@@ -334,7 +334,7 @@ def peak_memory(
         "small_tensors": _SMALL_TENSORS_BYTES
         + (plan.batch_size * features * FLOAT_BYTES if network.dropout_rate else 0),
     }
-    decoding = Moment(_decoding_bytes(resolution, image_size or resolution))
+    decoding = _decoding(resolution, image_size or resolution)
     worst = max(worst, decoding)
     breakdown |= {
         "gradients": worst.gradients,
@@ -346,10 +346,16 @@ def peak_memory(
     return PeakMemory(total_bytes=sum(breakdown.values()), breakdown=breakdown)
 
 
-def _decoding_bytes(resolution: int, image_size: int) -> int:
-    """While one image of the batch is read, cropped and resized, in tinytl.data."""
-    stored, view, between = 3 * image_size**2, 3 * resolution**2, 3 * image_size * resolution
-    return math.ceil(2.25 * stored) + 4 * between + 3 * view
+def _decoding(resolution: int, image_size: int) -> Moment:
+    """While one image of the batch is read and resized, in tinytl.data.
+
+    torch's resizing unpacks the pixels to 4 channels before each of its two passes and after them,
+    and makes a table of weights for every pixel of a side.
+    """
+    support = 2 * max(1, math.ceil(image_size / resolution)) + 1
+    unpacked = 4 * (image_size**2 + image_size * resolution + resolution**2)
+    workspace = unpacked + resolution * (16 * support + 64)
+    return Moment(3 * image_size**2 + 3 * resolution**2 + workspace, workspace)
 
 
 def _stretches(
