@@ -13,9 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate, chain, islice, repeat
-from operator import add, sub
+from itertools import chain
 from typing import NamedTuple
 
 from tinytl.config import NetworkConfig, conv_size
@@ -23,6 +21,7 @@ from tinytl.costs import HeadCost, Row, SettingCosts, Sweep, costs_by_size
 from tinytl.ledger import FLOAT_BYTES, Pass
 from tinytl.parts import Where
 from tinytl.plan import Plan
+from tinytl.runs import Moment, Run
 from tinytl.trainable import Method
 
 _SMALL_TENSORS_BYTES = 1 << 14
@@ -42,147 +41,12 @@ class PeakMemory:
         return self.breakdown["workspace"]
 
 
-class Moment(NamedTuple):
-    """Bytes at one moment of a step, beside what stands through all of it."""
-
-    total: int = 0
-    workspace: int = 0
-    gradients: int = 0
-    kept: int = 0
-    boundaries: int = 0
-
-    def beside(self, boundaries: int, kept: int, gradients: int) -> Moment:
-        """The same moment with what else there is at the time."""
-        return Moment(
-            self.total + boundaries + kept + gradients,
-            self.workspace,
-            self.gradients + gradients,
-            self.kept + kept,
-            self.boundaries + boundaries,
-        )
-
-
-class _Run:
-    """A micro-batch's way through a stretch: the rows of its parts, turned to columns.
-
-    learns_from: the first part that backward reaches. head: in the last stretch. kept, gradients:
-    all that waits. Peaks and moments are beside what else there is at the time.
-    """
-
-    __slots__ = (
-        "_befores",
-        "_columns",
-        "_gradients",
-        "_peaks",
-        "_workspaces",
-        "gradients",
-        "head",
-        "kept",
-        "learns_from",
-        "parameters",
-        "x",
-        "y",
-    )
-
-    def __init__(self, rows: Sequence[Row], learns_from: int, head: HeadCost | None) -> None:
-        self.head = head
-        self.learns_from = learns_from
-        self.x, self.y = rows[0].cost.x, rows[-1].cost.y
-        (
-            kept,
-            self._gradients,
-            forward,
-            taped,
-            only,
-            first,
-            middle,
-            last,
-            self._workspaces,
-            self.parameters,
-            _,
-        ) = zip(*rows, strict=True)
-        if learns_from:
-            kept = (0,) * learns_from + kept[learns_from:]
-            taped = forward[:learns_from] + taped[learns_from:]
-        self._columns: dict[Sweep, tuple[int, ...]] = {
-            "forward": forward,
-            "taped": taped,
-            "only": only,
-            "first": first,
-            "middle": middle,
-            "last": last,
-        }
-        self._befores = list(accumulate(kept, initial=0))  # what the parts before each keep
-        self.kept = self._befores.pop()
-        self.gradients = sum(self._gradients) + (0 if head is None else head.gradients)
-        self._peaks: dict[Sweep, int] = {}
-
-    def peak(self, sweep: Sweep) -> int:
-        """The most bytes at a time; see moment."""
-        found = self._peaks.get(sweep)
-        if found is None:
-            found = int(max(self._totals(sweep), default=0))
-            if sweep != "forward" and sweep != "taped" and self.head is not None:
-                found = max(found + self._passing, self._turn(sweep, self.head).total)
-            self._peaks[sweep] = found
-        return found
-
-    def moment(self, sweep: Sweep) -> Moment:
-        """The worst moment: of forward, at whose end the output and what was kept are there; or of
-        backward, at whose start there is what was kept, and the gradients so far."""
-        totals = self._totals(sweep)
-        if sweep == "forward" or sweep == "taped":
-            part = totals.index(max(totals))
-            kept = self._befores[part] if sweep == "taped" else 0
-            taped = sweep == "taped" and part >= self.learns_from
-            workspace = self._workspaces[part]["taped" if taped else "forward"]
-            return Moment(totals[part], workspace, 0, kept)
-        total = self.peak(sweep)
-        if self.head is not None:
-            turn = self._turn(sweep, self.head)
-            if turn.total == total:
-                return turn
-        part = max(i for i, other in enumerate(totals) if other + self._passing == total)
-        gradients = next(islice(self._waiting(sweep), part, None))
-        part += self.learns_from
-        return Moment(total, self._workspaces[part][sweep], gradients, self._befores[part])
-
-    def _totals(self, sweep: Sweep) -> Sequence[int]:
-        """At each part; of backward from the first that learns, without what passes."""
-        peaks, start = self._columns[sweep], self.learns_from
-        if sweep == "forward":
-            return peaks
-        if sweep == "taped":
-            return list(map(add, self._befores, peaks))
-        totals = map(add, self._befores[start:], peaks[start:])
-        return list(totals if sweep == "only" else map(add, totals, self._waiting(sweep)))
-
-    def _waiting(self, kind: Pass) -> Iterator[int]:
-        """Gradients that wait while backward is at each part."""
-        if kind == "only":
-            return repeat(0)
-        if kind == "middle":
-            return repeat(self.gradients)
-        up_to = accumulate(self._gradients[self.learns_from :])
-        return up_to if kind == "last" else map(sub, repeat(self.gradients), up_to)
-
-    @property
-    def _passing(self) -> int:
-        """The features and their gradient, to the end."""
-        return 0 if self.head is None else 2 * self.y
-
-    def _turn(self, kind: Pass, head: HeadCost) -> Moment:
-        gradients = 0 if kind in ("only", "first") else self.gradients
-        total = self.kept + gradients + head.peaks[kind]
-        return Moment(total, head.workspaces[kind], gradients, self.kept)
-
-
 class _StretchRuns(NamedTuple):
     """A stretch's micro-batches: so many full ones, and a smaller last one if there is a rest."""
 
-    full: _Run
+    full: Run
     num_full: int
-    rest: _Run | None
+    rest: Run | None
     recomputes: bool
     learns: bool
     keeps_input: bool
@@ -192,7 +56,7 @@ class _StretchRuns(NamedTuple):
     def is_single(self) -> bool:
         return self.num_full == 1 and self.rest is None
 
-    def passes(self) -> Iterator[tuple[Pass, _Run, int]]:
+    def passes(self) -> Iterator[tuple[Pass, Run, int]]:
         """The passes that can be the worst, each with the number of those before it."""
         if self.is_single:
             yield "only", self.full, 0
@@ -241,24 +105,25 @@ class _Step:
         return self._worst()
 
     def _note(
-        self, run: _Run, sweep: Sweep, boundaries: int, kept: int = 0, gradients: int = 0
-    ) -> None:
-        self._compare(run.peak(sweep), lambda: run.moment(sweep), boundaries, kept, gradients)
-
-    def _compare(
-        self,
-        peak: int,
-        moment: Callable[[], Moment],
-        boundaries: int,
-        kept: int = 0,
-        gradients: int = 0,
+        self, run: Run, sweep: Sweep, boundaries: int, kept: int = 0, gradients: int = 0
     ) -> None:
         boundaries += self._held
         kept += self._kept
-        total = peak + boundaries + kept + gradients
+        total = run.peak(sweep) + boundaries + kept + gradients
         if total > self._worst_total:
             self._worst_total = total
-            self._worst = lambda: moment().beside(boundaries, kept, gradients)
+            self._worst = lambda: run.moment(sweep).beside(boundaries, kept, gradients)
+
+    def _note_map(
+        self, map_bytes: int, boundaries: int, kept: int = 0, gradients: int = 0
+    ) -> None:
+        """Between parts, with one micro-batch's map alone passing."""
+        boundaries += self._held
+        kept += self._kept
+        total = map_bytes + boundaries + kept + gradients
+        if total > self._worst_total:
+            self._worst_total = total
+            self._worst = lambda: Moment(map_bytes).beside(boundaries, kept, gradients)
 
     def _forward(self, stretch: _StretchRuns, x: int, y: int) -> int:
         """Returns what is kept for backward."""
@@ -271,7 +136,7 @@ class _Step:
             return kept
         before = num_full - 1
         self._note(full, sweep, x + (y if before else 0), before * kept)
-        self._compare(full.y, lambda: Moment(full.y), x + y, num_full * kept)
+        self._note_map(full.y, x + y, num_full * kept)
         if rest is not None:
             self._note(rest, sweep, x + y, num_full * kept)
         return stretch.all_kept if taped else 0
@@ -295,9 +160,7 @@ class _Step:
                 rest = kept - before * stretch.full.kept - run.kept
             self._note(run, kind, around, rest)
             if stretch.needs_input and not stretch.is_single:
-                x_bytes = run.x
-                moment = partial(Moment, x_bytes)
-                self._compare(x_bytes, moment, boundaries + fresh, rest, run.gradients)
+                self._note_map(run.x, boundaries + fresh, rest, run.gradients)
 
 
 def peak_memory(
@@ -409,7 +272,7 @@ def _run(
     learns_from: int,
     needs_input: bool,
     stop: int,
-) -> _Run:
+) -> Run:
     """Of rows for the inside of a stretch; needs_input: whether it hands a gradient on."""
     last = len(rows) - 1
     for i in {0, min(learns_from, last), last}:
@@ -419,7 +282,7 @@ def _run(
             input_is_shared=i == 0,
         )
         rows[i] = rows[i].cost.row(where)
-    return _Run(rows, learns_from, parts.head(costs) if stop == len(parts.stages) else None)
+    return Run(rows, learns_from, parts.head(costs) if stop == len(parts.stages) else None)
 
 
 class _Parts:
