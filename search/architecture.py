@@ -154,6 +154,8 @@ class SupernetSpec:
 
     def check(self, subnet: Subnet) -> None:
         """Raise SpaceError, quoting the value, where the subnet is not one of this supernet."""
+        if self._is_plainly_right(subnet):
+            return
         counts = {"depths": NUM_ELASTIC_STAGES}
         for name in ("kernel_sizes", "expand_ratios", "depths"):
             values: tuple[int, ...] = getattr(subnet, name)
@@ -163,13 +165,29 @@ class SupernetSpec:
                 raise SpaceError(
                     f"{name} must have {num_expected} entries for {self.id} but has {len(values)}"
                 )
-            if set(map(type, values)) == {int} and set(values).issubset(choices):
-                continue
             for index, value in enumerate(values):
                 if type(value) is not int or value not in choices:
                     raise SpaceError(
                         f"{name}[{index}] must be one of {list(choices)} but got {value!r}"
                     )
+
+    def _is_plainly_right(self, subnet: Subnet) -> bool:
+        """check's question, with no answer to what is wrong: it is asked for every price."""
+        kernel_sizes, expand_ratios, depths, num_blocks = self._allowed
+        return (
+            len(subnet.kernel_sizes) == len(subnet.expand_ratios) == num_blocks
+            and len(subnet.depths) == NUM_ELASTIC_STAGES
+            and kernel_sizes.issuperset(subnet.kernel_sizes)
+            and expand_ratios.issuperset(subnet.expand_ratios)
+            and depths.issuperset(subnet.depths)
+            and {*map(type, subnet.kernel_sizes + subnet.expand_ratios + subnet.depths)} == {int}
+        )
+
+    @cached_property
+    def _allowed(self) -> tuple[frozenset[int], frozenset[int], frozenset[int], int]:
+        choices = (self.kernel_sizes, self.expand_ratios, self.depths)
+        kernel_sizes, expand_ratios, depths = map(frozenset, choices)
+        return kernel_sizes, expand_ratios, depths, self.num_dynamic_blocks
 
     def canonical(self, subnet: Subnet) -> Subnet:
         """The same network with entries of absent blocks set to the smallest choices."""

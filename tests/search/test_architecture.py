@@ -1,6 +1,7 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -94,3 +95,19 @@ def test_torch_free():
         "assert not {'torch', 'ofa', 'optuna', 'numpy'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_check_refuses_numbers_that_only_equal_a_choice():
+    spec = SupernetSpec.parse(IDS[2])
+    with pytest.raises(SpaceError, match=r"depths\[0\] must be one of \[2, 3, 4\] but got 2.0"):
+        spec.check(replace(spec.smallest, depths=(2.0, 2, 2, 2, 2)))
+
+
+def test_equal_supernets_give_the_same_blocks():
+    """Costs are found by identity."""
+    ours, theirs = (SupernetSpec.parse(IDS[1]) for _ in range(2))
+    subnet = ours.largest
+    pairs = zip(
+        ours.network_config(subnet, 5).blocks, theirs.network_config(subnet, 7).blocks, strict=True
+    )
+    assert all(our is their for our, their in pairs)
