@@ -59,14 +59,22 @@ class PartCost:
     def __init__(self, part: Part, setting: Setting) -> None:
         self._part = part
         self._setting = setting
-        self._rows: dict[Where, Row] = {}
+        self._rows: list[Row | None] = [None] * 8
         self.x, self.y, self.keeps_input = part.x, part.y, part.keeps_input
-        self.inside = self.row(Where())
+        self.inside = self.row()
 
-    def row(self, where: Where) -> Row:
-        found = self._rows.get(where)
+    def row(
+        self,
+        needs_input: bool = True,
+        grad_is_shared: bool = False,
+        input_is_shared: bool = False,
+    ) -> Row:
+        """At the place of a stretch that Where describes."""
+        number = needs_input + 2 * grad_is_shared + 4 * input_is_shared
+        found = self._rows[number]
         if found is None:
-            found = self._rows[where] = self._make_row(where)
+            where = Where(needs_input, grad_is_shared, input_is_shared)
+            found = self._rows[number] = self._make_row(where)
         return found
 
     def _make_row(self, where: Where) -> Row:
@@ -116,20 +124,28 @@ class HeadCost:
             self.peaks[kind], self.workspaces[kind] = ledger.peak_bytes, ledger.workspace_bytes
 
 
-class _BlockRows(dict[BlockConfig, Row]):
-    """Of blocks whose input has the same side, inside a stretch."""
+class _BlockRows:
+    """Of blocks whose input has the same side, inside a stretch.
 
-    __slots__ = ("_in_size", "_setting")
+    Blocks are known by identity, which is quicker than by value: equal ones are mostly the same
+    object, and the table holds on to those that it knows.
+    """
+
+    __slots__ = ("_blocks", "_in_size", "_setting", "by_identity")
 
     def __init__(self, setting: Setting, in_size: int) -> None:
         self._setting = setting
         self._in_size = in_size
+        self._blocks: list[BlockConfig] = []
+        self.by_identity: dict[int, Row] = {}
 
-    def __missing__(self, block: BlockConfig) -> Row:
-        if len(self) >= _MAX_BLOCKS:
-            self.clear()
+    def add(self, block: BlockConfig) -> Row:
+        if len(self._blocks) >= _MAX_BLOCKS:
+            self.by_identity.clear()
+            self._blocks.clear()
         part = BlockPart(block, self._setting, self._in_size)
-        self[block] = found = PartCost(part, self._setting).inside
+        found = self.by_identity[id(block)] = PartCost(part, self._setting).inside
+        self._blocks.append(block)
         return found
 
 

@@ -19,7 +19,6 @@ from typing import NamedTuple
 from tinytl.config import NetworkConfig, conv_size
 from tinytl.costs import HeadCost, Row, SettingCosts, Sweep, costs_by_size
 from tinytl.ledger import FLOAT_BYTES, Pass
-from tinytl.parts import Where
 from tinytl.plan import Plan
 from tinytl.runs import Moment, Run
 from tinytl.trainable import Method
@@ -276,12 +275,7 @@ def _run(
     """Of rows for the inside of a stretch; needs_input: whether it hands a gradient on."""
     last = len(rows) - 1
     for i in {0, min(learns_from, last), last}:
-        where = Where(
-            needs_input=needs_input or i > learns_from,
-            grad_is_shared=i == last,
-            input_is_shared=i == 0,
-        )
-        rows[i] = rows[i].cost.row(where)
+        rows[i] = rows[i].cost.row(needs_input or i > learns_from, i == last, i == 0)
     return Run(rows, learns_from, parts.head(costs) if stop == len(parts.stages) else None)
 
 
@@ -320,8 +314,9 @@ class _Parts:
         size = 0
         for block, in_size in zip(self._blocks[blocks], self._sizes[blocks], strict=True):
             if in_size != size:
-                size, its_rows = in_size, costs.blocks(in_size)
-            found.append(its_rows[block])
+                size, of_size = in_size, costs.blocks(in_size)
+                known = of_size.by_identity
+            found.append(known.get(id(block)) or of_size.add(block))
         if stop == len(self.stages):
             mix, expand = network.feature_mix, network.final_expand
             convs = (mix, None) if expand is None else (expand, mix)
