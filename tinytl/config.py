@@ -193,14 +193,18 @@ def with_lite_residuals(
     MobileNetV3 gets modules by the same rule.
     """
     with_module = _module_adder(size or LiteResidualSize())
-    blocks = [_without_module(block) for block in network.blocks]
-    resolution = NOMINAL_RESOLUTION
-    for stage, stride in zip(_stages(network), _STAGE_STRIDES[network.family], strict=False):
-        for position, index in enumerate(stage):
-            block = blocks[index]
-            if block is not None:
-                blocks[index] = with_module(block, max(1, resolution // 2))
-                resolution //= stride if position == 0 else 1
+    strides = iter(_STAGE_STRIDES[network.family])
+    blocks = [_without_module(network.blocks[0])]
+    resolution, stride, stage_begins = NOMINAL_RESOLUTION, next(strides), True
+    for given in network.blocks[1:]:
+        block = _without_module(given)
+        if block is not None and not block.shortcut and len(blocks) > 1:
+            stride, stage_begins = next(strides, 0), True
+        if block is not None and stride:
+            block = with_module(block, max(1, resolution // 2))
+            resolution //= stride if stage_begins else 1
+        blocks.append(block)
+        stage_begins = False
     return _with_blocks(network, blocks)
 
 
@@ -253,16 +257,6 @@ def _with_blocks(network: NetworkConfig, blocks: Sequence[BlockConfig | None]) -
         num_classes=network.num_classes,
         dropout_rate=network.dropout_rate,
     )
-
-
-def _stages(network: NetworkConfig) -> Sequence[Sequence[int]]:
-    """Block indices by stage, the first block left out; a block without shortcut begins one."""
-    stages: list[list[int]] = []
-    for index, block in enumerate(network.blocks[1:], start=1):
-        if not stages or (block is not None and not block.shortcut):
-            stages.append([])
-        stages[-1].append(index)
-    return stages
 
 
 def conv_size(size: int, kernel_size: int, stride: int) -> int:
