@@ -167,12 +167,13 @@ class NetworkConfig:
 
     @property
     def has_lite_residual(self) -> bool:
-        return any(block.lite_residual for block in self.active_blocks)
+        return any(block is not None and block.lite_residual for block in self.blocks)
 
 
 _MAX_KERNEL_SIZE = 31
 _MAX_CHANNELS = 1 << 16
 _MAX_EXPAND = 16
+_MAX_KNOWN_BLOCKS = 1 << 12
 
 NOMINAL_RESOLUTION = 128
 """Feature map size that the kernel rule of lite residuals assumes at the second block."""
@@ -194,10 +195,11 @@ def with_lite_residuals(
     """
     with_module = _module_adder(size or LiteResidualSize())
     strides = iter(_STAGE_STRIDES[network.family])
-    blocks = [_without_module(network.blocks[0])]
+    if network.has_lite_residual:
+        network = without_lite_residuals(network)
+    blocks = [network.blocks[0]]
     resolution, stride, stage_begins = NOMINAL_RESOLUTION, next(strides), True
-    for given in network.blocks[1:]:
-        block = _without_module(given)
+    for block in network.blocks[1:]:
         if block is not None and not block.shortcut and len(blocks) > 1:
             stride, stage_begins = next(strides, 0), True
         if block is not None and stride:
@@ -223,26 +225,36 @@ def _without_module(block: BlockConfig | None) -> BlockConfig | None:
 def _module_adder(size: LiteResidualSize) -> Callable[[BlockConfig, int], BlockConfig]:
     """Adds a module of this size to a block, given its nominal pooled map.
 
-    The same block comes back for the same arguments, so that its costs are found by identity.
+    The same block comes back for the same block, so that its costs are found by identity.
     """
+    known: dict[tuple[int, int], tuple[BlockConfig, BlockConfig]] = {}
 
-    @lru_cache(maxsize=1 << 12)
     def with_module(block: BlockConfig, pooled: int) -> BlockConfig:
-        kernel_size = 1 if pooled == 1 else size.max_kernel_size
-        while pooled < kernel_size:
-            kernel_size -= 2
-        module = LiteResidualConfig(
-            in_channels=block.in_channels,
-            out_channels=block.out_channels,
-            kernel_size=kernel_size,
-            groups=size.groups,
-            expand=size.expand,
-            downsample_ratio=None if pooled == 1 else 2,
-            stride=block.stride,
-        )
-        return replace(block, lite_residual=module)
+        found = known.get((id(block), pooled))
+        if found is None:
+            if len(known) >= _MAX_KNOWN_BLOCKS:
+                known.clear()
+            # the block is held too, so that no other takes its identity
+            found = known[id(block), pooled] = block, _with_module(block, pooled, size)
+        return found[1]
 
     return with_module
+
+
+def _with_module(block: BlockConfig, pooled: int, size: LiteResidualSize) -> BlockConfig:
+    kernel_size = 1 if pooled == 1 else size.max_kernel_size
+    while pooled < kernel_size:
+        kernel_size -= 2
+    module = LiteResidualConfig(
+        in_channels=block.in_channels,
+        out_channels=block.out_channels,
+        kernel_size=kernel_size,
+        groups=size.groups,
+        expand=size.expand,
+        downsample_ratio=None if pooled == 1 else 2,
+        stride=block.stride,
+    )
+    return replace(block, lite_residual=module)
 
 
 def _with_blocks(network: NetworkConfig, blocks: Sequence[BlockConfig | None]) -> NetworkConfig:

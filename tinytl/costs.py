@@ -32,7 +32,7 @@ class Row(NamedTuple):
     kept, gradients: bytes that it adds to what waits. forward, taped: the peak of forward with the
     input, which is not counted where it is shared. only to last: of backward, by the pass, with
     what the part kept and the output's gradient, but for what is shared. workspaces: in each peak.
-    parameters: bytes of frozen weights, of trained values, of the optimizer's state.
+    frozen, trained, state: bytes of frozen weights, trained values, the optimizer's state.
     """
 
     kept: int
@@ -44,7 +44,9 @@ class Row(NamedTuple):
     middle: int
     last: int
     workspaces: dict[Sweep, int]
-    parameters: tuple[int, int, int]
+    frozen: int
+    trained: int
+    state: int
     cost: PartCost
 
 
@@ -100,7 +102,9 @@ class PartCost:
             gradients=parameters.gradient_bytes,
             **peaks,
             workspaces=workspaces,
-            parameters=parameters.stored,
+            frozen=parameters.frozen_bytes,
+            trained=parameters.trained_bytes,
+            state=parameters.state_bytes,
             cost=self,
         )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -55,13 +56,17 @@ class _StretchRuns(NamedTuple):
     def is_single(self) -> bool:
         return self.num_full == 1 and self.rest is None
 
-    def passes(self) -> Iterator[tuple[Pass, Run, int]]:
-        """The passes that can be the worst, each with the number of those before it."""
+    def passes(self, *, tapes_wait: bool = False) -> Iterator[tuple[Pass, Run, int]]:
+        """The passes that can be the worst, each with the number of those before it.
+
+        The first takes no more than the second, unless more tapes wait while it runs.
+        """
         if self.is_single:
             yield "only", self.full, 0
             return
         num_passes = self.num_full + (self.rest is not None)
-        yield "first", self.full, 0
+        if tapes_wait or num_passes == 2:
+            yield "first", self.full, 0
         if num_passes > 2:
             yield "middle", self.full, 1
         yield "last", self.rest or self.full, num_passes - 1
@@ -149,7 +154,7 @@ class _Step:
     def _backward(self, stretch: _StretchRuns, x: int, boundaries: int, kept: int) -> None:
         """boundaries: the output's gradient, and the input where it was held."""
         fresh = x if stretch.needs_input and not stretch.recomputes else 0
-        for kind, run, before in stretch.passes():
+        for kind, run, before in stretch.passes(tapes_wait=not stretch.recomputes):
             around = boundaries + (fresh if before else 0)
             gradients = run.gradients if before else 0
             rest = 0
@@ -183,10 +188,12 @@ def peak_memory(
     )
     stretches, boundaries = _stretches(network, plan, resolution, costs)
     worst = _Step(stretches, boundaries).worst
-    parameters = [its for stretch in stretches for its in stretch.full.parameters]
     head = stretches[-1].full.head
     assert head is not None
-    frozen, trained, state = map(sum, zip(head.parameters, *parameters, strict=True))
+    frozen, trained, state = head.parameters
+    for stretch in stretches:
+        more_frozen, more_trained, more_state = map(sum, stretch.full.stored)
+        frozen, trained, state = frozen + more_frozen, trained + more_trained, state + more_state
     features = network.feature_mix.out_channels
     breakdown = {
         "frozen_weights": frozen,
@@ -291,20 +298,11 @@ class _Parts:
         self._network = network
         self._resolution = resolution
         conv = network.first_conv
-        size, stage = conv_size(resolution, conv.kernel_size, conv.stride), 0
-        self._blocks = network.active_blocks
-        sizes: list[int] = []  # of the blocks' inputs
-        stages = [stage]
-        for block in self._blocks:
-            sizes.append(size)
-            stages.append(stage)
-            if block.stride != 1:
-                size = conv_size(size, block.kernel_size, block.stride)
-                stage += 1
-        stages.append(stage)
-        self.stages = stages
-        self._sizes = sizes
-        self._last_size = size
+        self._blocks = [block for block in network.blocks if block is not None]
+        self._sizes, self.stages, self._last_size = _geometry(
+            conv_size(resolution, conv.kernel_size, conv.stride),
+            tuple([block.stride for block in self._blocks]),
+        )
 
     def rows(self, costs: SettingCosts, start: int, stop: int) -> list[Row]:
         """Of the parts from start to before stop."""
@@ -327,3 +325,20 @@ class _Parts:
         network = self._network
         features = network.feature_mix.out_channels
         return costs.head(features, network.num_classes, bool(network.dropout_rate))
+
+
+@lru_cache(maxsize=1 << 12)
+def _geometry(size: int, strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Sides of the blocks' inputs, stages of all parts but the head, side of the tail's input.
+
+    size: of the first block's input. Kernels are odd and padded, so their sizes don't matter.
+    """
+    stage = 0
+    sizes, stages = [], [stage]
+    for stride in strides:
+        sizes.append(size)
+        stages.append(stage)
+        if stride != 1:
+            size = conv_size(size, 1, stride)
+            stage += 1
+    return tuple(sizes), (*stages, stage), size

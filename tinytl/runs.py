@@ -48,7 +48,7 @@ class Run:
         "head",
         "kept",
         "learns_from",
-        "parameters",
+        "stored",
         "x",
         "y",
     )
@@ -67,7 +67,7 @@ class Run:
             middle,
             last,
             self._workspaces,
-            self.parameters,
+            *self.stored,
             _,
         ) = zip(*rows, strict=True)
         if learns_from:
