@@ -10,7 +10,7 @@ from benchmarks.pace import Training
 from benchmarks.stock_memory import StockMeasurement, measure_stock_in_fresh_process
 from search.spec import proxyless_mobile
 from tinytl import planner
-from tinytl.config import NetworkConfig, NormConfig, with_lite_residuals
+from tinytl.config import GROUP_NORM, NetworkConfig, NormConfig, with_lite_residuals
 from tinytl.measure import Measurement, measure_in_fresh_process
 from tinytl.memory import peak_memory
 from tinytl.plan import Plan
@@ -22,7 +22,7 @@ RESOLUTION = 224
 NUM_CLASSES = 102
 NORMS = {
     "batch": NormConfig(),
-    "group": NormConfig(kind="group", weight_standardization_eps=1e-5),
+    "group": GROUP_NORM,
 }
 """batch: folded into the convolutions; group: with weight standardization, as in the paper."""
 

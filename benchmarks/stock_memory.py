@@ -7,8 +7,6 @@ benchmarks.stock_memory` reads a request as JSON from standard input and prints 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,7 +23,7 @@ from benchmarks.inception import InceptionV3
 from benchmarks.stock import StockNetwork
 from tinytl.config import NetworkConfig
 from tinytl.data import IMAGE_MEAN, IMAGE_STD
-from tinytl.errors import TinyTLError
+from tinytl.measure import ask_fresh_process
 from tinytl.ofa_format import from_ofa, to_ofa
 from tinytl.tracker import measure_peaks, rss_growth_bytes
 from tinytl.trainable import Method
@@ -123,21 +121,8 @@ def _normalize(images: Tensor) -> Tensor:
 
 
 def _in_fresh_process(request: dict[str, Any]) -> StockMeasurement:
-    process = subprocess.run(
-        [sys.executable, "-m", "benchmarks.stock_memory"],
-        input=json.dumps(request),
-        env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
-        cwd=_REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode != 0:
-        reason = process.stderr.strip().splitlines()[-1:] or ["it said nothing, as when killed"]
-        raise TinyTLError(
-            f"the measuring process ended with code {process.returncode}: {reason[0]}"
-        )
-    return StockMeasurement(**json.loads(process.stdout.splitlines()[-1]))
+    answer = ask_fresh_process("benchmarks.stock_memory", request, directory=_REPOSITORY)
+    return StockMeasurement(**answer)
 
 
 def main() -> None:

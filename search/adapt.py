@@ -9,31 +9,28 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from search.adapted import AdaptedSupernet
 from search.errors import AdaptationError
 from search.space import sample_subnet
 from search.supernet import Supernet
-from tinytl.checkpoint import (
-    read_tensors,
-    restore_training,
-    training_tensors,
-    write_tensors,
-)
+from tinytl.checkpoint import read_tensors, write_tensors
 from tinytl.config import LiteResidualSize
 from tinytl.data import Augmentation, ImageStore, normalize
 from tinytl.errors import BundleError, CancelledError
 from tinytl.trainable import Method
 
 __all__ = ["AdaptSettings", "AdaptedSupernet", "adapt"]
+
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +153,7 @@ class _Run:
         self.optimizer.step()
 
     def save(self, path: Path, done: int) -> None:
-        tensors = training_tensors(self.parameters, self.optimizer)
+        tensors = _training_tensors(self.parameters, self.optimizer)
         write_tensors(path, tensors, {**self.identity, "done": done})
 
     def resume(self, path: Path) -> int:
@@ -168,7 +165,7 @@ class _Run:
                     f"checkpoint {path.name} belongs to another adaptation: {header!r}, "
                     f"not {self.identity!r}; delete it or name another file"
                 )
-            restore_training(tensors, self.parameters, self.optimizer)
+            _restore_training(tensors, self.parameters, self.optimizer)
         except (BundleError, KeyError) as error:
             raise AdaptationError(f"checkpoint {path.name} is damaged: {error}") from error
         return int(done)
@@ -201,3 +198,40 @@ def _training(adapted: AdaptedSupernet, parameters: Sequence[nn.Parameter]) -> I
             parameter.grad = None
         for norm in norms:
             norm.training, norm.track_running_stats = False, True
+
+
+def _training_tensors(
+    parameters: Mapping[str, Tensor], optimizer: torch.optim.Adam
+) -> dict[str, Tensor]:
+    """The parameters and their Adam state, by name, for write_tensors."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        tensors[f"parameter.{name}"] = parameter
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{key}.{name}"] = value
+    return tensors
+
+
+@torch.no_grad()
+def _restore_training(
+    tensors: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    optimizer: torch.optim.Adam,
+) -> None:
+    """Put back what _training_tensors took. Raises BundleError where a tensor lacks or differs.
+
+    A parameter that had taken no gradient yet has no Adam state.
+    """
+    try:
+        for name, parameter in parameters.items():
+            saved = tensors[f"parameter.{name}"]
+            if saved.shape != parameter.shape:
+                raise BundleError(
+                    f"training state has the shape {tuple(saved.shape)} for {name!r}, "
+                    f"not {tuple(parameter.shape)}"
+                )
+            parameter.copy_(saved)
+            if f"step.{name}" in tensors:
+                optimizer.state[parameter] = {key: tensors[f"{key}.{name}"] for key in _ADAM_STATE}
+    except (KeyError, RuntimeError) as error:
+        raise BundleError(f"training state is damaged: {error!r}") from error

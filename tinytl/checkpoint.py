@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,7 +16,6 @@ from torch import Tensor
 from tinytl.errors import BundleError, TinyTLError
 
 _HEADER_KEY = "header"
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -80,40 +78,3 @@ class _StoredTensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def training_tensors(
-    parameters: Mapping[str, Tensor], optimizer: torch.optim.Adam
-) -> dict[str, Tensor]:
-    """The parameters and their Adam state, by name, for write_tensors."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        tensors[f"parameter.{name}"] = parameter
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}.{name}"] = value
-    return tensors
-
-
-@torch.no_grad()
-def restore_training(
-    tensors: Mapping[str, Tensor],
-    parameters: Mapping[str, Tensor],
-    optimizer: torch.optim.Adam,
-) -> None:
-    """Put back what training_tensors took. Raises BundleError where a tensor lacks or differs.
-
-    A parameter that had taken no gradient yet has no Adam state.
-    """
-    try:
-        for name, parameter in parameters.items():
-            saved = tensors[f"parameter.{name}"]
-            if saved.shape != parameter.shape:
-                raise BundleError(
-                    f"training state has the shape {tuple(saved.shape)} for {name!r}, "
-                    f"not {tuple(parameter.shape)}"
-                )
-            parameter.copy_(saved)
-            if f"step.{name}" in tensors:
-                optimizer.state[parameter] = {key: tensors[f"{key}.{name}"] for key in _ADAM_STATE}
-    except (KeyError, RuntimeError) as error:
-        raise BundleError(f"training state is damaged: {error!r}") from error

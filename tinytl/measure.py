@@ -145,10 +145,21 @@ def measure_in_fresh_process(
         "image_size": image_size,
         "weight_bits": weight_bits,
     }
+    return Measurement(**ask_fresh_process("tinytl.measure", request))
+
+
+def ask_fresh_process(
+    module: str, request: dict[str, Any], *, directory: Path | None = None
+) -> dict[str, Any]:
+    """What `python -m module`, given the request as JSON, answers as its last line of JSON.
+
+    directory: where it runs, None for the present one. Raises TinyTLError where it fails.
+    """
     process = subprocess.run(
-        [sys.executable, "-m", "tinytl.measure"],
+        [sys.executable, "-m", module],
         input=json.dumps(request),
         env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+        cwd=directory,
         capture_output=True,
         text=True,
         check=False,
@@ -158,7 +169,8 @@ def measure_in_fresh_process(
         raise TinyTLError(
             f"the measuring process ended with code {process.returncode}: {reason[0]}"
         )
-    return Measurement(**json.loads(process.stdout.splitlines()[-1]))
+    answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return answer
 
 
 def main() -> None:

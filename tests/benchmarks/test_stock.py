@@ -7,12 +7,12 @@ import torch
 
 from benchmarks.stock import StockNetwork, stock_gradients
 from search.architecture import SupernetSpec
-from tinytl.config import NormConfig, with_lite_residuals
+from tinytl.config import GROUP_NORM, NormConfig, with_lite_residuals
 from tinytl.network import build_network
 from tinytl.trainable import Method
 
 FAMILIES = ["ofa_proxyless_d234_e346_k357_w0.35", "ofa_mbv3_d234_e346_k357_w1.0"]
-NORMS = [NormConfig(), NormConfig(kind="group", weight_standardization_eps=1e-5)]
+NORMS = [NormConfig(), GROUP_NORM]
 
 
 def _stock_network(family, norm, method):

@@ -9,13 +9,13 @@ from benchmarks.stock_memory import (
     measure_stock_in_fresh_process,
 )
 from search.spec import proxyless_mobile
-from tinytl.config import NormConfig, with_lite_residuals
+from tinytl.config import GROUP_NORM, with_lite_residuals
 from tinytl.trainable import Method
 
 
 def test_published_method_takes_what_was_found_for_it():
     """Live tensors of lite_residual+bias at 224 pixels, batch 8, 102 classes: 580.0 MB."""
-    norm = NormConfig(kind="group", weight_standardization_eps=1e-5)
+    norm = GROUP_NORM
     network = replace(with_lite_residuals(proxyless_mobile()), norm=norm, num_classes=102)
     found = measure_stock_in_fresh_process(
         network, Method.LITE_RESIDUAL_BIAS, batch_size=8, resolution=224

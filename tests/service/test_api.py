@@ -1,9 +1,11 @@
 import errno
 import hashlib
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from service.jobs import (
 )
 from service.models import Artifact, Status, Trial
 from service.settings import Settings
+from tinytl.plan import Plan
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
@@ -37,12 +40,7 @@ JOB_FIELDS = {
 RESULT: dict[str, Any] = {
     "subnet": {"kernel_sizes": [3], "expand_ratios": [3], "depths": [2]},
     "resolution": 64,
-    "plan": {
-        "batch_size": 8,
-        "stretches": [{"from_stage": 0, "micro_batch_size": 8, "recomputes": False}],
-        "optimizer_bits": 32,
-        "trained_bits": 32,
-    },
+    "plan": json.loads(json.dumps(asdict(Plan.whole(8)))),
     "predicted_peak_bytes": 20_000_000,
     "measured_peak_bytes": 19_000_000,
     "validation_accuracy": 0.9,

@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks.stock import StockNetwork
 from search.architecture import SupernetSpec
 from search.ofa_package import build_elastic_network
-from tinytl.config import NormConfig, with_lite_residuals
+from tinytl.config import GROUP_NORM, with_lite_residuals
 from tinytl.data import ImageStore, Sample, ingest
 from tinytl.gradients import Gradients
 from tinytl.layers import FrozenWeight
@@ -18,7 +18,6 @@ from tinytl.trainable import is_trained
 
 PROXYLESS = "ofa_proxyless_d234_e346_k357_w0.35"
 MOBILENETV3 = "ofa_mbv3_d234_e346_k357_w1.0"
-GROUP_NORM = NormConfig(kind="group", eps=1e-3, weight_standardization_eps=1e-5)
 
 
 def small_network(supernet=PROXYLESS, *, num_classes=5, group_norm=False, lite=True):

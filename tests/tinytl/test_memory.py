@@ -9,7 +9,7 @@ import torch
 
 from search.architecture import SupernetSpec
 from search.space import sample_subnet
-from tinytl.config import NormConfig, with_lite_residuals
+from tinytl.config import GROUP_NORM, with_lite_residuals
 from tinytl.errors import ConfigError
 from tinytl.measure import random_store
 from tinytl.memory import peak_memory
@@ -23,7 +23,6 @@ PROXYLESS = "ofa_proxyless_d234_e346_k357_w0.35"
 WIDE_PROXYLESS = "ofa_proxyless_d234_e346_k357_w1.3"
 MOBILENETV3 = "ofa_mbv3_d234_e346_k357_w1.0"
 WIDE_MOBILENETV3 = "ofa_mbv3_d234_e346_k357_w1.2"
-GROUP_NORM = NormConfig(kind="group", eps=1e-3, weight_standardization_eps=1e-5)
 _LARGEST_BATCH_PIXELS = 8 * 224**2
 
 
