@@ -120,7 +120,11 @@ class Plan:
             stretches = tuple(Stretch(**stretch) for stretch in data["stretches"])
             return Plan(**{**data, "stretches": stretches})
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"not a training plan: {data!r}") from error
+            raise ConfigError(
+                f"not a training plan: {data!r}; one has batch_size and stretches, each with "
+                f"from_stage, micro_batch_size and recomputes, and may have optimizer_bits and "
+                f"trained_bits"
+            ) from error
 
 
 def _check_integer(name: str, value: int, at_least: int) -> None:

@@ -110,7 +110,7 @@ def _what(found: Mapping[str, Any]) -> str:
         return f"not JSON: {found['ctx']['error']}"
     if found["type"] == "model_attributes_type":
         return "expected a JSON object, sent with Content-Type: application/json"
-    return _shortened(found["msg"], _MAX_QUOTED)
+    return _shortened(found["msg"].removeprefix("Value error, "), _MAX_QUOTED)
 
 
 def _quoted(value: Any) -> Any:
