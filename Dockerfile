@@ -1,19 +1,29 @@
-# One image for the API and the workers; docker-compose.yml gives each its command.
-FROM python:3.12-slim
+# One image for migrations, the API and the workers; docker-compose.yml gives each its command.
+FROM python:3.11-slim
 
+RUN useradd --create-home --uid 10001 tinyfit \
+    && install --directory --owner=tinyfit --group=tinyfit /data
 WORKDIR /opt/tinyfit
+
+# Dependencies first: these layers stay as long as pyproject.toml does.
 RUN pip install --no-cache-dir torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
-COPY pyproject.toml README.md ./
+COPY pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+    && pip install --no-cache-dir --requirement requirements.txt
+
+COPY README.md ./
 COPY tinytl tinytl
 COPY search search
 COPY service service
 COPY migrations migrations
-RUN pip install --no-cache-dir . \
-    && useradd --create-home tinyfit \
-    && install --directory --owner=tinyfit /data
+RUN pip install --no-cache-dir --no-deps .
+
 USER tinyfit
+WORKDIR /data
 ENV TINYFIT_DATA_DIR=/data \
-    TINYFIT_SUPERNET_CACHE_DIR=/data/supernets
+    TINYFIT_SUPERNET_CACHE_DIR=/data/supernets \
+    PYTHONUNBUFFERED=1
 VOLUME /data
 EXPOSE 8000
+STOPSIGNAL SIGTERM
 CMD ["tinyfit", "serve", "--host", "0.0.0.0"]

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check clean
+.PHONY: setup demo test test-slow check screenshots vendor clean
 
 setup: $(STAMP)
 
@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/python -m service.demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
@@ -29,6 +29,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+screenshots: $(STAMP)  # pictures of the page, of real jobs: needs chromium and a few minutes
+	$(BIN)/python docs/screenshots.py
+
+vendor: $(STAMP)  # the libraries of the page, fetched again by npm and checked
+	$(BIN)/python -m service.dashboard.vendor
 
 clean:
 	rm -rf $(VENV) build *.egg-info

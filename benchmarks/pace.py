@@ -9,7 +9,6 @@ further line.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from tinytl.ofa_format import from_ofa, to_ofa
 from tinytl.optimizer import Adam
 from tinytl.plan import Plan
 from tinytl.step import Batch, run_step
+from tinytl.threads import torch_environment
 from tinytl.trainable import Method
 
 _WARM_UP_STEPS = 2
@@ -67,7 +67,7 @@ class Training:
             [sys.executable, "-m", "benchmarks.pace"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+            env=torch_environment(),
             cwd=_REPOSITORY,
             text=True,
         )

@@ -21,7 +21,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
+from tinytl.threads import torch_environment
+
+os.environ.update(torch_environment())  # read when torch is first imported
 
 from benchmarks.machine import describe_machine
 from benchmarks.runs import Outcome, Run, add_arguments, budget_of, complete

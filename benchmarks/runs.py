@@ -21,8 +21,8 @@ from typing import Any
 from search.adapted import AdaptedSupernet
 from search.space import Candidate
 from search.supernet import load_supernet
-from service.database import Database, upgrade_embedded
-from service.datasets import import_dataset, stored_images
+from service.datasets.store import import_dataset, stored_images
+from service.record.database import Database, ensure_schema
 from service.settings import Settings
 from tinytl.config import LiteResidualSize
 from tinytl.data import ImageStore, Sample, ingest, split_samples
@@ -146,7 +146,7 @@ def _save(results: Path | None, kept: Mapping[str, Any]) -> None:
 
 def _open_store(path: Path, directory: Path, image_size: int) -> ImageStore:
     settings = Settings(data_dir=directory)
-    upgrade_embedded(settings.resolved_database_url)
+    ensure_schema(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     try:
         dataset, _ = import_dataset(path, settings=settings, database=database)

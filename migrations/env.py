@@ -5,8 +5,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-from service.database import Database
-from service.models import Base
+from service.record.database import Database
+from service.record.models import Base
 from service.settings import Settings
 
 
@@ -25,6 +25,6 @@ if given is not None:
     run(given)
 else:
     database = Database(Settings().resolved_database_url)
-    with database.engine.begin() as connection:
+    with database.migrating() as connection:
         run(connection)
     database.close()

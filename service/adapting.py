@@ -14,17 +14,25 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from search.errors import SearchError
-from service.artifacts import BUNDLE, artifact_path
-from service.console import Meter
-from service.database import Database
-from service.datasets import import_dataset
+from service.console import Meter, printable
+from service.datasets.store import import_dataset
 from service.errors import ConflictError, InputError, ServiceError
 from service.feasibility import check_feasible
-from service.jobs import create_job, get_artifact, get_job, list_jobs, requeue_job
-from service.models import Job, Status
+from service.record.artifacts import BUNDLE, artifact_path, remove_leftovers
+from service.record.database import Database
+from service.record.jobs import (
+    create_job,
+    delete_job,
+    get_artifact,
+    get_job,
+    list_jobs,
+    requeue_job,
+    retry_job,
+)
+from service.record.models import Job, Status
 from service.schemas import JobRequest, JobView, checkpoint_view
 from service.settings import Settings
-from service.worker import Worker
+from service.work.worker import Worker
 
 BUNDLE_NAME = "model.tinyfit.zip"
 _STATE = ".tinyfit"
@@ -74,18 +82,29 @@ def _find_or_create_job(
         name=data.stem if data.is_file() else None,
         on_progress=lambda done, total: meter.show("read images", done / total),
     )
+    for note in dataset.report["notes"] if dataset.report else []:
+        meter.note(f"note: {printable(note)}")
     wanted = request.model_copy(
         update={"dataset": dataset.id, "name": request.name or dataset.name}
     )
     check_feasible(wanted, num_classes=len(dataset.classes))
-    for job in list_jobs(database):
+    for job, _ in list_jobs(database):
+        other = _differences(job, wanted)
         if job.status is Status.FAILED:
+            if not other:
+                return retry_job(database, job.id)
+            delete_job(database, job.id)
+            remove_leftovers(settings, job.id)
             continue
-        _check_same(job, wanted, output)
+        if other:  # going on would mix two jobs
+            raise InputError(
+                f"{str(output)!r} holds a job with other arguments ({'; '.join(other)}); give "
+                f"another --output, or remove that folder"
+            )
         requeue_job(database, job.id)
         return job
     _check_supernet_file(wanted.supernet, settings)
-    return create_job(database, wanted)
+    return create_job(database, wanted)[0]
 
 
 def _check_supernet_file(supernet: str, settings: Settings) -> None:
@@ -99,8 +118,8 @@ def _check_supernet_file(supernet: str, settings: Settings) -> None:
             raise InputError(str(error)) from error
 
 
-def _check_same(job: Job, wanted: JobRequest, output: Path) -> None:
-    """Going on with other arguments would mix two jobs."""
+def _differences(job: Job, wanted: JobRequest) -> list[str]:
+    """How the arguments of a job differ from those wanted now."""
     there = {
         "data": job.dataset_id,
         "memory limit": job.memory_limit_bytes,
@@ -115,16 +134,11 @@ def _check_same(job: Job, wanted: JobRequest, output: Path) -> None:
         "supernet": wanted.supernet,
         **wanted.settings.model_dump(mode="json"),
     }
-    other = [
+    return [
         f"{name} {there.get(name)} there, {value} now"
         for name, value in asked.items()
         if there.get(name) != value
     ]
-    if other:
-        raise InputError(
-            f"{str(output)!r} holds a job with other arguments ({'; '.join(other)}); give another "
-            f"--output, or remove that folder"
-        )
 
 
 def _run(job_id: str, settings: Settings, database: Database, meter: Meter) -> Job:
@@ -139,6 +153,8 @@ def _run(job_id: str, settings: Settings, database: Database, meter: Meter) -> J
                 worker.run_one()
         except BaseException as error:
             failures.append(error)
+        finally:
+            worker.leave()
 
     thread = threading.Thread(target=work, name="worker")
     with _signals_set(stop):

@@ -1,7 +1,7 @@
 """`make demo`: the whole main job, as a user does it, on real images of handwritten digits.
 
-Starts `tinyfit serve` on its embedded defaults, uploads a zip, posts a job with a memory limit,
-polls it, downloads the checkpoint, and judges it in a fresh process. Leaves only ./demo-out.
+Starts `tinyfit serve` on its embedded defaults, uploads a zip, submits a job with a memory limit,
+follows it, downloads the checkpoint, and judges it in a fresh process. Leaves only ./demo-out.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from service.client import Client
 from service.console import Meter, format_seconds
-from service.lifeline import torch_environment
+from service.record.models import Status
+from service.schemas import EventView, JobRequest, JobView
 from tinytl.plan import Plan
+from tinytl.threads import torch_environment
 from tinytl.units import format_bytes
 
 OUTPUT = Path("demo-out")
@@ -41,7 +42,6 @@ SETTINGS = {
 _IMAGE_SIDE = 32
 _TEST_SHARE = 0.25
 _START_SECONDS = 60
-_POLL_SECONDS = 0.5
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="tinyfit-demo-") as data_dir,
         serving(Path(data_dir)) as client,
     ):
-        _say(f"tinyfit serves {client.base_url}")
+        _say(f"tinyfit serves {client.url}")
         job = fit(client, archive, bundle)
     judged = judge(bundle, archive)
     _summarize(job, judged, bundle, time.monotonic() - started)
@@ -90,7 +90,7 @@ def export_digits(path: Path) -> int:
 
 
 @contextmanager
-def serving(data_dir: Path) -> Iterator[httpx.Client]:
+def serving(data_dir: Path) -> Iterator[Client]:
     """A server of its own on any free port, and a client of it."""
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--host", "127.0.0.1"]
     environment = {
@@ -106,7 +106,7 @@ def serving(data_dir: Path) -> Iterator[httpx.Client]:
     reader = threading.Thread(target=_read_lines, args=(server, log), daemon=True)
     reader.start()
     try:
-        with httpx.Client(base_url=_address(server, log), timeout=60) as client:
+        with Client(_address(server, log)) as client:
             yield client
     except BaseException:
         sys.stderr.write("".join(log[-30:]))
@@ -119,35 +119,28 @@ def serving(data_dir: Path) -> Iterator[httpx.Client]:
         server.wait()
 
 
-def fit(client: httpx.Client, archive: Path, bundle: Path) -> dict[str, Any]:
+def fit(client: Client, archive: Path, bundle: Path) -> JobView:
     """Upload, queue, wait and download; returns the finished job."""
-    with archive.open("rb") as file:
-        dataset = _checked(client.post("/datasets", files={"file": file})).json()
+    dataset = client.upload(archive)
     body = {
-        "dataset": dataset["id"],
+        "dataset": dataset.id,
         "memory_limit": MEMORY_LIMIT,
         "name": "digits demo",
         "settings": SETTINGS,
     }
-    posted = _checked(client.post("/jobs", json=body))
-    url = posted.headers["Location"]
-    _say(f"job {url} may take {MEMORY_LIMIT} of memory in training")
+    job = client.submit(JobRequest.model_validate(body))
+    _say(f"job {job.id} may take {MEMORY_LIMIT} of memory in training")
     meter = Meter(sys.stderr)
-    while True:
-        job: dict[str, Any] = _checked(client.get(url)).json()
-        if job["status"] not in ("queued", "running"):
-            break
-        meter.show(job["stage"] or job["status"], job["progress"])
-        time.sleep(_POLL_SECONDS)
+
+    def show(found: EventView | JobView) -> None:
+        if isinstance(found, JobView):
+            meter.show(found.stage or found.status.value, found.progress)
+
+    job = client.wait(job.id, show)
     meter.close()
-    if job["status"] != "succeeded":
-        raise SystemExit(f"the job {job['status']}: {job['error']}")
-    with client.stream("GET", job["result"]["checkpoint"]["url"]) as response:
-        response.raise_for_status()
-        with bundle.open("wb") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-    return job
+    if job.status is not Status.SUCCEEDED:
+        raise SystemExit(f"the job {job.status.value}: {job.error}")
+    return client.download(job.id, bundle)
 
 
 def judge(bundle: Path, archive: Path) -> dict[str, Any]:
@@ -164,12 +157,6 @@ def judge(bundle: Path, archive: Path) -> dict[str, Any]:
         )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    if response.is_error:
-        raise SystemExit(f"the server refused: {response.text}")
-    return response
 
 
 def _read_lines(server: subprocess.Popen[str], log: list[str]) -> None:
@@ -190,19 +177,20 @@ def _address(server: subprocess.Popen[str], log: list[str]) -> str:
     raise SystemExit("the server did not start")
 
 
-def _summarize(job: dict[str, Any], judged: dict[str, Any], bundle: Path, seconds: float) -> None:
-    result = job["result"]
-    subnet, plan = result["subnet"], Plan.from_dict(result["plan"])
-    gain = 100 * (judged["test_accuracy"] - result["head_only_test_accuracy"])
+def _summarize(job: JobView, judged: dict[str, Any], bundle: Path, seconds: float) -> None:
+    result = job.result
+    assert result is not None
+    plan = Plan.from_dict(result.plan)
+    gain = 100 * (judged["test_accuracy"] - result.head_only_test_accuracy)
     rows = (
-        ("memory limit", format_bytes(job["memory_limit_bytes"])),
-        ("training peak, predicted", format_bytes(result["predicted_peak_bytes"])),
-        ("training peak, measured", format_bytes(result["measured_peak_bytes"])),
+        ("memory limit", format_bytes(job.memory_limit_bytes)),
+        ("training peak, predicted", format_bytes(result.predicted_peak_bytes)),
+        ("training peak, measured", format_bytes(result.measured_peak_bytes)),
         ("  measured again", f"{format_bytes(judged['measured_peak_bytes'])} (fresh process)"),
-        ("chosen subnet", f"depths {subnet['depths']}, {result['resolution']} px input"),
+        ("chosen subnet", f"depths {result.subnet['depths']}, {result.resolution} px input"),
         ("plan", plan.describe()),
         ("test accuracy", f"{judged['test_accuracy']:.1%} ({judged['num_images']} images)"),
-        ("  head-only training", f"{result['head_only_test_accuracy']:.1%}"),
+        ("  head-only training", f"{result.head_only_test_accuracy:.1%}"),
         ("  gain", f"{gain:+.1f} points"),
         ("checkpoint", f"{bundle} ({format_bytes(bundle.stat().st_size)})"),
         ("time", format_seconds(seconds)),

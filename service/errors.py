@@ -35,6 +35,22 @@ class ConflictError(ServiceError):
     """The job's state does not allow this."""
 
 
+class UnauthorizedError(ServiceError):
+    """The request came without an API key, or with one that is not active."""
+
+
+class UnavailableError(ServiceError):
+    """The service can't do this now; the same request may work later."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimitError(UnavailableError):
+    """One client sent more requests than it may."""
+
+
 class SchemaError(ServiceError):
     """The database can't be brought up to date: damaged, out of reach, or of a later version."""
 

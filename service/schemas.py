@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from search.registry import DEFAULT_SUPERNET
-from service.models import Artifact, Dataset, Job, JsonObject, Status, Trial
+from search.registry import DEFAULT_SUPERNET, Source, SupernetInfo
+from service.record.models import (
+    Artifact,
+    Attempt,
+    Dataset,
+    Event,
+    EventKind,
+    Job,
+    JsonObject,
+    Outcome,
+    Status,
+    StopRequest,
+    Trial,
+)
 from tinytl.trainable import Method
 from tinytl.units import parse_size
 
@@ -40,6 +53,16 @@ Size = Annotated[
 """Bytes, or text such as "24MB"."""
 
 
+def _check_line(given: str) -> str:
+    if any(unicodedata.category(character) == "Cc" for character in given):
+        raise ValueError("expected one line of text, without control characters")
+    return given
+
+
+Line = Annotated[str, AfterValidator(_check_line)]
+"""Text that every database can hold and every log can show."""
+
+
 class JobSettings(BaseModel):
     """How a job is carried out. The same settings on the same data give the same result."""
 
@@ -69,13 +92,27 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = Field(max_length=100)
+    dataset: Line = Field(max_length=100)
     """Id of an uploaded dataset."""
     memory_limit: Size
-    name: str = Field(default="", max_length=200)
+    name: Line = Field(default="", max_length=200)
     method: Method = Method.LITE_RESIDUAL_BIAS
-    supernet: str = Field(default=DEFAULT_SUPERNET, min_length=1, max_length=500)
+    supernet: Line = Field(default=DEFAULT_SUPERNET, min_length=1, max_length=500)
     settings: JobSettings = JobSettings()
+
+
+class DatasetReport(BaseModel):
+    """What was found in an upload."""
+
+    formats: dict[str, int]
+    """Images per file format: {"JPEG": 120, ...}."""
+    smallest_image: tuple[int, int]
+    """Width and height of the image with the fewest pixels."""
+    largest_image: tuple[int, int]
+    ignored_files: int
+    """Junk of operating systems, left out."""
+    notes: list[str]
+    """Sentences on what to know or to mend, such as missing splits and small classes."""
 
 
 class DatasetView(BaseModel):
@@ -85,6 +122,8 @@ class DatasetView(BaseModel):
     counts: dict[str, dict[str, int]]
     num_images: int
     bytes: int
+    report: DatasetReport | None
+    """None for a dataset of an earlier version."""
     created_at: datetime
 
     @classmethod
@@ -96,6 +135,7 @@ class DatasetView(BaseModel):
             counts=dataset.counts,
             num_images=dataset.num_images,
             bytes=dataset.num_bytes,
+            report=DatasetReport.model_validate(dataset.report) if dataset.report else None,
             created_at=_time(dataset.created_at),
         )
 
@@ -106,6 +146,15 @@ class CheckpointView(BaseModel):
     url: str
     bytes: int
     sha256: str
+
+
+class MemoryView(BaseModel):
+    """What the delivered training takes at its peak, in bytes."""
+
+    breakdown_bytes: dict[str, int]
+    """The predicted peak, by part; sums to `predicted_peak_bytes`."""
+    storage_peak_bytes: int
+    """Measured: live tensors, temporaries inside operators excepted."""
 
 
 class JobResult(BaseModel):
@@ -121,6 +170,8 @@ class JobResult(BaseModel):
     head_only_test_accuracy: float
     """Of the same subnet with nothing trained but its head, for as many epochs."""
     trials: int
+    memory: MemoryView | None = None
+    """None for a job of an earlier version."""
     checkpoint: CheckpointView | None = None
 
 
@@ -132,9 +183,15 @@ class JobView(BaseModel):
     status: Status
     stage: str | None
     progress: float
+    stop_request: StopRequest | None
+    """What its worker has been asked to do and has not done yet."""
+    attempt: int
+    """How many workers have taken it so far."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    estimated_finish_at: datetime | None
+    """While it runs, and enough of it has run to tell."""
     dataset: str
     memory_limit_bytes: int
     supernet: str
@@ -154,9 +211,12 @@ class JobView(BaseModel):
             status=job.status,
             stage=job.stage,
             progress=round(job.progress, 4),
+            stop_request=job.stop_request,
+            attempt=job.attempt,
             created_at=_time(job.created_at),
             started_at=_optional_time(job.started_at),
             finished_at=_optional_time(job.finished_at),
+            estimated_finish_at=_optional_time(job.estimated_finish_at),
             dataset=job.dataset_id,
             memory_limit_bytes=job.memory_limit_bytes,
             supernet=job.supernet,
@@ -197,8 +257,78 @@ class TrialView(BaseModel):
         )
 
 
+class AttemptView(BaseModel):
+    """A worker's turn at a job."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: Outcome | None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> AttemptView:
+        return cls(
+            number=attempt.number,
+            worker=attempt.worker,
+            started_at=_time(attempt.started_at),
+            ended_at=_optional_time(attempt.ended_at),
+            outcome=attempt.outcome,
+        )
+
+
+class EventView(BaseModel):
+    """Something that happened to a job; `detail` depends on `kind`."""
+
+    number: int
+    """From 1 on, without a gap; the id of a server-sent event."""
+    kind: EventKind
+    detail: JsonObject
+    attempt: int
+    created_at: datetime
+
+    @classmethod
+    def of(cls, event: Event) -> EventView:
+        return cls(
+            number=event.number,
+            kind=event.kind,
+            detail=event.detail,
+            attempt=event.attempt,
+            created_at=_time(event.created_at),
+        )
+
+
+class SupernetView(BaseModel):
+    """What a job can start from."""
+
+    id: str
+    source: Source
+    bytes: int | None
+    """None for an official one that has not been fetched yet."""
+    cached: bool
+
+    @classmethod
+    def of(cls, info: SupernetInfo) -> SupernetView:
+        return cls(id=info.id, source=info.source, bytes=info.bytes, cached=info.cached)
+
+
 class Health(BaseModel):
     status: Literal["ok"] = "ok"
+
+
+class Check(BaseModel):
+    """One thing that the service needs."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    """Whether requests are worth sending here, and if not, why."""
+
+    status: Literal["ready", "not ready"]
+    checks: list[Check]
 
 
 class Problem(BaseModel):

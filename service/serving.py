@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import uvicorn
-
 from service.api.app import create_app
-from service.database import upgrade_embedded
+from service.api.server import Server, needs_key
 from service.errors import ServiceError
+from service.record.database import ensure_schema
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ class AddressError(ServiceError):
 
 def serve(settings: Settings, *, with_worker: bool) -> None:
     """Serve until a signal ends it."""
-    upgrade_embedded(settings.resolved_database_url)
+    ensure_schema(settings.resolved_database_url)
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    app = create_app(settings, needs_key=needs_key(listener, settings.resolved_database_url))
+    server = Server(app)
     worker = WorkerProcess(settings) if with_worker else None
     with _signals_end_the_server():
         if worker is not None:
@@ -81,6 +81,7 @@ class WorkerProcess:
     def _keep_alive(self) -> None:
         pause = _FIRST_RESTART_SECONDS
         while self._process is not None:
+            started = time.monotonic()
             code = self._process.wait()
             if self._process.stdin is not None:
                 with suppress(OSError):
@@ -88,6 +89,8 @@ class WorkerProcess:
             if self._stopping.is_set():
                 return
             logger.error("the worker ended with code %d; it starts again", code)
+            if time.monotonic() - started > _SLOWEST_RESTART_SECONDS:
+                pause = _FIRST_RESTART_SECONDS
             if self._stopping.wait(pause):
                 return
             pause = min(2 * pause, _SLOWEST_RESTART_SECONDS)
@@ -97,12 +100,15 @@ class WorkerProcess:
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=128)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=128)
     except OSError as error:
         raise AddressError(
             f"can't listen on {settings.host}:{settings.port} ({error.strerror}); give another "
             f"--host or --port, for example --port 0 for any free one"
         ) from error
+    # asyncio does so only for sockets it made: else a body waits 40 ms for its head's receipt
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 @contextmanager

@@ -29,6 +29,18 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
 
+    max_requests_per_second: int = Field(default=500, ge=0)
+    """By one API key, or where none is needed one address; 0 is no limit, here and below."""
+    max_uploads_per_minute: int = Field(default=60, ge=0)
+    max_jobs_per_minute: int = Field(default=600, ge=0)
+    """Jobs made, not jobs done."""
+    max_event_streams: int = Field(default=100, ge=1)
+    """Clients that follow a job's events at the same time."""
+    event_poll_seconds: float = Field(default=1.0, gt=0)
+    """How often a stream of events looks for new ones."""
+    min_free_bytes: Bytes = 500_000_000
+    """With less free space in data_dir, /readyz says that the service is not ready."""
+
     max_upload_bytes: Bytes = 2_000_000_000
     max_dataset_bytes: Bytes = 8_000_000_000
     """All images of a dataset, unpacked."""
@@ -43,12 +55,18 @@ class Settings(BaseSettings):
 
     lease_seconds: float = Field(default=30.0, gt=0)
     """A job whose worker has not renewed its lease for so long goes to another worker."""
-    poll_seconds: float = Field(default=1.0, gt=0)
-    """How often a worker looks for work, and for a wish to cancel."""
+    poll_seconds: float = Field(default=0.5, gt=0)
+    """How often a worker looks for work, and for a wish to cancel or pause."""
+    stall_seconds: float = Field(default=600.0, gt=0)
+    """A job's process that makes no progress for so long is killed, and the job tried again."""
     stop_grace_seconds: float = Field(default=20.0, ge=0)
-    """Between asking a job's process to stop and killing it."""
+    """What a worker that is told to end gives its job's process to stop, before it kills it."""
     max_lost_attempts: int = Field(default=3, ge=1)
     """A job that lost its worker more often than this fails."""
+    job_niceness: int = Field(default=10, ge=0, le=19)
+    """How far a job's process stands back behind others on the machine, as nice(1) counts."""
+    database_patience_seconds: float = Field(default=60.0, ge=0)
+    """How long a job's process waits for a database that does not answer."""
 
     @model_validator(mode="after")
     def _check_lease(self) -> Settings:

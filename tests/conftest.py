@@ -1,5 +1,5 @@
 import os
 
-# Read when torch is first imported: its threads sleep while they wait. Spinning, they take the
-# cores from each other on a busy machine, and a step lasts fifty times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from tinytl.threads import torch_environment
+
+os.environ.update(torch_environment())  # read when torch is first imported

@@ -14,7 +14,7 @@ import pytest
 
 from search.spec import parse_spec
 from service.api.app import create_app
-from service.cli import _parser
+from service.cli.main import _parser
 from service.schemas import JobRequest
 from service.settings import Settings
 from tinytl.trainable import Method

@@ -152,13 +152,29 @@ def _parts(weight: Tensor) -> Iterator[slice]:
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
-    """Gradient of convolve's weight: of its shape, from grad (N, out, H', W') and the input x."""
+    """Gradient of convolve's weight: of its shape, from grad (N, out, H', W') and the input x.
+
+    A map smaller than the kernel is padded first, and of a single position only the kernel's
+    middle learns: on some processors oneDNN else copies the weight several times a thread.
+    """
     if is_pointwise(weight, stride, groups):
         return torch.mm(rows(grad).t(), rows(x)).view_as(weight)
     padding = weight.shape[-1] // 2
+    if x.shape[2:] == (1, 1):
+        gradient = torch.zeros_like(weight)
+        gradient[:, :, padding, padding] = _position_gradient(grad, x, groups)
+        return gradient
+    if groups < len(weight) and min(x.shape[2:]) < weight.shape[-1]:
+        x, padding = F.pad(x, [padding] * 4), 0
     gradients = torch.ops.aten.convolution_backward(
         grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups,
         [False, True, False],
     )  # fmt: skip
     result: Tensor = gradients[1]  # channels last, as x is
     return result.contiguous()
+
+
+def _position_gradient(grad: Tensor, x: Tensor, groups: int) -> Tensor:
+    """Weight gradient (out, in / groups) where grad (N, out, 1, 1) and x (N, in, 1, 1)."""
+    outs, ins = (side.reshape(len(side), groups, -1).transpose(0, 1) for side in (grad, x))
+    return torch.bmm(outs.transpose(1, 2), ins).flatten(0, 1)

@@ -43,6 +43,14 @@ class LiteResidualCost:
         self._gradient_workspace = (
             2 * weight + _blocked_bytes(module, widest=False) + SCRATCH_BYTES
         )
+        self._padded = 0
+        self._conv1_copy = weight
+        if pooled_size == 1:  # the kernel's middle alone learns
+            self._gradient_workspace = 0
+            self._conv1_copy = weight // module.kernel_size**2
+        elif pooled_size < module.kernel_size:
+            padded_size = pooled_size + 2 * (module.kernel_size // 2)
+            self._padded = setting.map_bytes(module.in_channels, padded_size)
         if module.kernel_size == 1:  # then maps are copied too
             self._conv1_workspace += self.pooled + self._narrow
             self._gradient_workspace += self.pooled + self._narrow
@@ -128,8 +136,8 @@ class LiteResidualCost:
             ledger.hold(self.pooled)
         weight = self._conv1_values * FLOAT_BYTES
         if self._learns:
-            ledger.touch(weight, workspace=self._gradient_workspace)
-            ledger.touch(2 * weight)
+            ledger.touch(self._padded + weight, workspace=self._gradient_workspace)
+            ledger.touch(weight + self._conv1_copy)
             ledger.hold(weight)
             hand_over(ledger, self.setting, kind, self._conv1_values, is_matrix=True)
         ledger.drop(self._wide1)

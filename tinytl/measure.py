@@ -1,17 +1,18 @@
 """Measures what training a network under a plan takes, by training it.
 
-`python -m tinytl.measure` reads a request as JSON from standard input and prints one JSON line:
-a fresh process, so that resident memory starts clean.
+`python -m tinytl.measure` reads a request as JSON from standard input and prints a line for every
+step, and last one of JSON: a fresh process, so that resident memory starts clean.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tinytl.memory import peak_memory
 from tinytl.network import build_network
 from tinytl.ofa_format import from_ofa, to_ofa
 from tinytl.plan import Plan
+from tinytl.threads import torch_environment
 from tinytl.tracker import measure_peaks, resident_memory
 from tinytl.train import TrainSettings, train
 from tinytl.trainable import Method
@@ -62,6 +64,7 @@ def measure_training(
     *,
     image_size: int | None = None,
     weight_bits: WeightBits = 8,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Train a randomly initialised network on random images and measure what that takes.
 
@@ -80,6 +83,10 @@ def measure_training(
         directory = Path(name)
         store = random_store(network.num_classes, image_size, _STEPS, plan, directory)
 
+        def end_step(done: int, total: int) -> None:
+            step_ends.append(time.perf_counter())
+            on_step()
+
         def run() -> None:
             train(
                 model,
@@ -88,7 +95,7 @@ def measure_training(
                 plan=plan,
                 settings=TrainSettings(epochs=1),
                 checkpoint=directory / f"training-{len(step_ends)}.safetensors",
-                on_step=lambda done, total: step_ends.append(time.perf_counter()),
+                on_step=end_step,
             )
 
         # resident memory first: the other instruments take memory of their own
@@ -135,8 +142,12 @@ def measure_in_fresh_process(
     *,
     image_size: int | None = None,
     weight_bits: WeightBits = 8,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """measure_training in a process of its own. Raises TinyTLError where that fails."""
+    """measure_training in a process of its own. Raises TinyTLError where that fails.
+
+    What on_step raises ends that process.
+    """
     request = {
         "network": to_ofa(network),
         "method": method.value,
@@ -145,37 +156,69 @@ def measure_in_fresh_process(
         "image_size": image_size,
         "weight_bits": weight_bits,
     }
-    return Measurement(**ask_fresh_process("tinytl.measure", request))
+    return Measurement(**ask_fresh_process("tinytl.measure", request, on_line=on_step))
 
 
 def ask_fresh_process(
-    module: str, request: dict[str, Any], *, directory: Path | None = None
+    module: str,
+    request: dict[str, Any],
+    *,
+    directory: Path | None = None,
+    on_line: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """What `python -m module`, given the request as JSON, answers as its last line of JSON.
 
-    directory: where it runs, None for the present one. Raises TinyTLError where it fails.
+    directory: where it runs, None for the present one. on_line is called for every line that it
+    prints; what that raises ends the process. Raises TinyTLError where it fails.
     """
-    process = subprocess.run(
-        [sys.executable, "-m", module],
-        input=json.dumps(request),
-        env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode != 0:
-        reason = process.stderr.strip().splitlines()[-1:] or ["it said nothing, as when killed"]
-        raise TinyTLError(
-            f"the measuring process ended with code {process.returncode}: {reason[0]}"
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=torch_environment(),
+            cwd=directory,
+            text=True,
         )
-    answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+        with process:
+            try:
+                line = _converse(process, json.dumps(request), on_line)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            errors.seek(0)
+            reason = errors.read().strip().splitlines()[-1:] or ["it said nothing, as when killed"]
+            raise TinyTLError(
+                f"the measuring process ended with code {process.returncode}: {reason[0]}"
+            )
+    answer: dict[str, Any] = json.loads(line)
     return answer
+
+
+def _converse(process: subprocess.Popen[str], words: str, on_line: Callable[[], None]) -> str:
+    """Say the words; the last line of the answer."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(BrokenPipeError):  # it has ended, and its code says why
+        process.stdin.write(words)
+        process.stdin.close()
+    last = ""
+    for line in process.stdout:
+        on_line()
+        last = line
+    return last
 
 
 def main() -> None:
     """Answer one request: JSON on standard input, JSON on standard output."""
     request: dict[str, Any] = json.load(sys.stdin)
+
+    def show_step() -> None:
+        sys.stdout.write("step\n")
+        sys.stdout.flush()
+
     measurement = measure_training(
         from_ofa(request["network"]),
         Method(request["method"]),
@@ -183,6 +226,7 @@ def main() -> None:
         request["resolution"],
         image_size=request["image_size"],
         weight_bits=request["weight_bits"],
+        on_step=show_step,
     )
     sys.stdout.write(json.dumps(asdict(measurement)) + "\n")
 

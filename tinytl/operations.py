@@ -30,7 +30,8 @@ _NORM_THREADS = 8
 """Threads that group norms are priced for: each has sums of its own, small beside the maps."""
 
 _DEPTHWISE_GRADIENT_COPIES = 257
-"""Partial sums that oneDNN makes of a depthwise weight gradient, but for 3x3 on maps as large."""
+"""Partial sums that oneDNN makes at most of a depthwise weight gradient, but for 3x3 on maps as
+large: with AVX-512. With AVX2 it makes 65."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,7 +322,7 @@ class UnitCost:
             ledger.hold(weight)
         else:
             copies = weight + self._conv_workspace
-            if unit.is_depthwise and unit.kernel_size > min(3, unit.in_size):
+            if unit.is_depthwise and unit.kernel_size > min(3, unit.in_size) > 1:
                 copies = _DEPTHWISE_GRADIENT_COPIES * weight
             ledger.touch(weight, workspace=copies)
             ledger.hold(weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,18 +80,23 @@ def train(
     settings: TrainSettings,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    on_resume: Callable[[Sequence[EpochReport]], None] = lambda history: None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[EpochReport, ...]:
     """Train the network in place on store's train split and return a report for each epoch.
 
-    on_step is told how many of all updates are done. With a checkpoint path, every epoch is
+    on_step is told how many of all updates are done, on_resume the epochs that the checkpoint
+    holds, on_epoch each one after. With a checkpoint path, every epoch is
     saved there atomically, and a run that finds the file goes on after its last epoch, to the
     same result bit for bit. Raises CancelledError when should_stop asks for it (the last saved
     epoch stays), BundleError for a checkpoint of another run.
     """
     run = _Run(network, store, resolution, plan, settings)
-    history = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else []
+    history = []
+    if checkpoint is not None and checkpoint.exists():
+        history = run.resume(checkpoint)
+        on_resume(history)
     for epoch in range(len(history), settings.epochs):
         started = time.perf_counter()
         loss = run.train_epoch(epoch, on_step, should_stop)
@@ -100,6 +105,7 @@ def train(
             store.split("val"),
             resolution=resolution,
             batch_size=plan.evaluation_batch_size,
+            should_stop=should_stop,
         )
         report = EpochReport(
             epoch=epoch,
@@ -116,10 +122,19 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(network: Network, split: ImageSplit, *, resolution: int, batch_size: int) -> float:
-    """Top-1 accuracy, 0 to 1, on whole images of a split."""
+def evaluate(
+    network: Network,
+    split: ImageSplit,
+    *,
+    resolution: int,
+    batch_size: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> float:
+    """Top-1 accuracy, 0 to 1, on whole images of a split. Raises CancelledError."""
     correct = 0
     for start in range(0, len(split), batch_size):
+        if should_stop():
+            raise CancelledError("evaluation was cancelled")
         indices = range(start, min(start + batch_size, len(split)))
         logits = network(split.batch(indices, resolution))
         labels = split.labels_of(indices)

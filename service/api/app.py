@@ -4,60 +4,60 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from functools import partial
+from importlib.metadata import version
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
-from sqlalchemy import text
 
-import service.dashboard
-from service.api import datasets, jobs
-from service.api.deps import DatabaseDep
-from service.api.problems import RESPONSES, add_problem_handlers
-from service.database import Database
-from service.datasets import remove_stale_uploads
-from service.schemas import Health
+from service.api import actions, datasets, events, jobs, openapi, system
+from service.api.access import AccessMiddleware, Keys, Limits
+from service.api.conditional import HeadMiddleware
+from service.api.metrics import Metrics, MetricsMiddleware
+from service.api.problems import add_problem_handlers
+from service.api.streams import Streams
+from service.dashboard.page import add_page
+from service.datasets.store import remove_stale_uploads
+from service.record.database import Database
 from service.settings import Settings
 
-_PAGE = Path(service.dashboard.__file__).with_name("index.html")
 
-
-def create_app(settings: Settings) -> FastAPI:
-    """The API on an up-to-date database."""
+def create_app(settings: Settings, *, needs_key: bool = False) -> FastAPI:
+    """The API on an up-to-date database. It needs API keys once there is one, or from the
+    start."""
     database = Database(settings.resolved_database_url)
-    page = _PAGE.read_text(encoding="utf-8")
+    streams = Streams(settings.max_event_streams)
+    metrics = Metrics(database, streams)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         remove_stale_uploads(settings)
         yield
+        streams.close()
         database.close()
 
     app = FastAPI(
         title="tinyfit",
         description="Fits a vision model to your images and to your device's training memory.",
-        version="0.1.0",
+        version=version("tinyfit"),
         lifespan=lifespan,
-        responses=RESPONSES,
+        generate_unique_id_function=openapi.operation_id,
         # FastAPI's own pages load their scripts from another host
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,  # a route of ours, so that it is conditional
     )
+    app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     app.state.settings = settings
     app.state.database = database
+    app.state.streams = streams
+    app.state.metrics = metrics
     add_problem_handlers(app)
-    app.include_router(datasets.router)
-    app.include_router(jobs.router)
-
-    @app.get("/healthz", tags=["system"])
-    def get_health(database: DatabaseDep) -> Health:
-        """Answers while the process lives and its database does."""
-        with database.reading() as session:
-            session.execute(text("SELECT 1"))
-        return Health()
-
-    @app.get("/", include_in_schema=False)
-    def get_page() -> HTMLResponse:
-        return HTMLResponse(page)
-
+    for routes in (datasets, jobs, actions, events, system):
+        app.include_router(routes.router)
+    add_page(app)
+    # the last one added is the outermost
+    keys = Keys(database, are_needed=needs_key)
+    app.add_middleware(AccessMiddleware, keys=keys, limits=Limits(settings))
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
+    app.add_middleware(HeadMiddleware)
     return app

@@ -9,18 +9,35 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from service.api.deps import DatabaseDep, DatasetDep, SettingsDep
+from service.api.deps import DatabaseDep, DatasetId, SettingsDep
+from service.api.examples import DATASET
+from service.api.openapi import answers, problems
+from service.api.pages import Cursor, Limit, next_link, read_cursor
+from service.api.routes import Route
 from service.api.uploads import FORM_SCHEMA, receive_file
-from service.datasets import import_dataset, list_datasets
+from service.datasets import store as store
 from service.schemas import DatasetView
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=Route)
 
 
 @router.post(
     "",
+    summary="Upload a dataset",
     status_code=HTTPStatus.CREATED,
-    responses={HTTPStatus.OK: {"model": DatasetView, "description": "Known already"}},
+    responses={
+        **answers(DATASET, status=HTTPStatus.CREATED),
+        HTTPStatus.OK: {
+            "model": DatasetView,
+            "description": "These images are known already",
+            "content": {"application/json": {"example": DATASET}},
+        },
+        **problems(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.INSUFFICIENT_STORAGE,
+        ),
+    },
     openapi_extra=FORM_SCHEMA,
 )
 async def upload_dataset(
@@ -34,8 +51,10 @@ async def upload_dataset(
     incoming = settings.incoming_dir / f"{uuid.uuid4().hex}.zip"
     try:
         name = await receive_file(request, incoming, max_bytes=settings.max_upload_bytes)
-        store = partial(import_dataset, incoming, settings=settings, database=database, name=name)
-        dataset, is_new = await run_in_threadpool(store)
+        add = partial(
+            store.import_dataset, incoming, settings=settings, database=database, name=name
+        )
+        dataset, is_new = await run_in_threadpool(add)
     finally:
         incoming.unlink(missing_ok=True)
     response.status_code = HTTPStatus.CREATED if is_new else HTTPStatus.OK
@@ -43,13 +62,30 @@ async def upload_dataset(
     return DatasetView.of(dataset)
 
 
-@router.get("")
-def get_datasets(database: DatabaseDep) -> list[DatasetView]:
-    """All datasets, newest first."""
-    return [DatasetView.of(dataset) for dataset in list_datasets(database)]
+@router.get(
+    "",
+    summary="List datasets",
+    responses=answers([DATASET], HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+def list_datasets(
+    response: Response, database: DatabaseDep, limit: Limit = 100, cursor: Cursor = None
+) -> list[DatasetView]:
+    """Newest first. Where there are more, the Link header leads to the next page."""
+    after = read_cursor(cursor) if cursor is not None else None
+    found = store.list_datasets(database, limit=limit + 1, after=after)
+    page = found[:limit]
+    if len(found) > limit:
+        last = page[-1]
+        link = next_link("/datasets", limit=limit, last=(last.created_at, last.id))
+        response.headers.update(link)
+    return [DatasetView.of(dataset) for dataset in page]
 
 
-@router.get("/{dataset_id}")
-def get_dataset(dataset: DatasetDep) -> DatasetView:
-    """One dataset."""
-    return DatasetView.of(dataset)
+@router.get(
+    "/{dataset_id}",
+    summary="Look at a dataset",
+    responses=answers(DATASET, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+def get_dataset(dataset_id: DatasetId, database: DatabaseDep) -> DatasetView:
+    """Its classes, its splits, and what was found in the upload."""
+    return DatasetView.of(store.get_dataset(database, dataset_id))

@@ -1,39 +1,55 @@
-"""What routes ask for: the settings, the database, and looked-up rows. A 404 is written once."""
+"""What routes ask for: the settings, the database, ids, who asks."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
-from service.database import Database
-from service.datasets import get_dataset
-from service.jobs import get_job
-from service.models import Dataset, Job
+from service.api.access import owner_of
+from service.api.metrics import Metrics
+from service.api.streams import Streams
+from service.record.database import Database
 from service.settings import Settings
 
+MAX_NUMBER = 2**31 - 1
+"""The largest number that a row can have."""
 
-def _settings(request: Request) -> Settings:
+
+# async: none of these is worth a thread
+
+
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def _database(request: Request) -> Database:
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
 
+async def _streams(request: Request) -> Streams:
+    streams: Streams = request.app.state.streams
+    return streams
+
+
+async def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+async def _owner(request: Request) -> str:
+    return owner_of(request)
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
+StreamsDep = Annotated[Streams, Depends(_streams)]
+MetricsDep = Annotated[Metrics, Depends(_metrics)]
+OwnerDep = Annotated[str, Depends(_owner)]
 
+_VISIBLE = "^[!-~]+$"
 
-def _dataset(dataset_id: str, database: DatabaseDep) -> Dataset:
-    return get_dataset(database, dataset_id)
-
-
-def _job(job_id: str, database: DatabaseDep) -> Job:
-    return get_job(database, job_id)
-
-
-DatasetDep = Annotated[Dataset, Depends(_dataset)]
-JobDep = Annotated[Job, Depends(_job)]
+JobId = Annotated[str, Path(max_length=64, pattern=_VISIBLE, description="A job's id.")]
+DatasetId = Annotated[str, Path(max_length=64, pattern=_VISIBLE, description="A dataset's id.")]

@@ -1,81 +1,200 @@
-"""Routes of jobs."""
+"""Routes of jobs: made, listed, looked at, deleted."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
-from service.api.bodies import ShortBodyRoute
-from service.api.deps import DatabaseDep, JobDep, SettingsDep
-from service.artifacts import BUNDLE, artifact_path, remove_leftovers
-from service.database import Database
-from service.datasets import get_dataset
+from service.api.checkpoint import send_bundle
+from service.api.deps import MAX_NUMBER, DatabaseDep, JobId, OwnerDep, SettingsDep
+from service.api.examples import ATTEMPT, JOB, JOB_REQUEST, TRIAL
+from service.api.openapi import answers, problems
+from service.api.pages import Cursor, Limit, next_link, read_cursor
+from service.api.routes import ShortBodyRoute
+from service.api.views import as_json, as_json_array, job_view
+from service.datasets.store import get_dataset
 from service.errors import NotFoundError
 from service.feasibility import check_feasible, check_known_supernet
-from service.jobs import create_job, get_artifact, list_jobs, list_trials, request_cancel
-from service.models import Job, Status
-from service.schemas import JobRequest, JobView, TrialView, checkpoint_view
+from service.record import jobs as record
+from service.record.artifacts import artifact_path, remove_leftovers
+from service.record.jobs import Idempotency, Position
+from service.record.models import Status
+from service.schemas import AttemptView, JobRequest, JobView, TrialView
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ShortBodyRoute)
 
+_NOT_FOUND = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 
-def _view(job: Job, database: Database) -> JobView:
-    bundle = None
-    if job.status is Status.SUCCEEDED:
-        bundle = get_artifact(database, job.id, BUNDLE)
-    url = f"/jobs/{job.id}/checkpoint"
-    return JobView.of(job, checkpoint_view(bundle, url) if bundle else None)
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]+$",
+        description="A name for this request: sent again, it makes no second job.",
+    ),
+]
 
 
-@router.post("", status_code=HTTPStatus.ACCEPTED)
-def post_job(
-    request: JobRequest, response: Response, settings: SettingsDep, database: DatabaseDep
+@router.post(
+    "",
+    summary="Create a job",
+    status_code=HTTPStatus.ACCEPTED,
+    responses=answers(
+        JOB, *_NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, status=HTTPStatus.ACCEPTED
+    ),
+    openapi_extra={"requestBody": {"content": {"application/json": {"example": JOB_REQUEST}}}},
+)
+def create_job(
+    request: JobRequest,
+    response: Response,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    owner: OwnerDep,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobView:
-    """Queue a job. A limit that nothing can meet is refused with the smallest that can be met."""
-    dataset = get_dataset(database, request.dataset)
-    check_known_supernet(request.supernet, settings)
-    check_feasible(request, num_classes=len(dataset.classes))
-    job = create_job(database, request)
+    """Queue a job. A limit that nothing can meet is refused with the smallest that can be met
+    (`smallest_feasible_bytes`).
+
+    With an Idempotency-Key the same request may be sent again, at once or within a day: it
+    answers with the job that it made, and `Idempotent-Replayed: true`.
+    """
+    idempotency = _idempotency(request, owner, idempotency_key)
+    job = record.find_repeated(database, idempotency) if idempotency else None
+    is_new = False
+    if job is None:
+        dataset = get_dataset(database, request.dataset)
+        check_known_supernet(request.supernet, settings)
+        check_feasible(request, num_classes=len(dataset.classes))
+        job, is_new = record.create_job(database, request, idempotency)
     response.headers["Location"] = f"/jobs/{job.id}"
-    return _view(job, database)
+    if is_new:
+        return JobView.of(job)
+    response.headers["Idempotent-Replayed"] = "true"
+    return job_view(record.find_job(database, job.id))
 
 
-@router.get("")
-def get_jobs(
-    database: DatabaseDep, limit: Annotated[int, Query(ge=1, le=1_000)] = 100
-) -> list[JobView]:
-    """The newest jobs, newest first."""
-    return [_view(job, database) for job in list_jobs(database, limit=limit)]
+def _idempotency(request: JobRequest, owner: str, key: str | None) -> Idempotency | None:
+    """By what the request means: 24MB is 24000000, and a default may be written out."""
+    if key is None:
+        return None
+    meaning = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+    sha256 = hashlib.sha256(meaning.encode()).hexdigest()
+    return Idempotency(owner=owner, key=key, request_sha256=sha256)
 
 
-@router.get("/{job_id}")
-def get_job(job: JobDep, database: DatabaseDep) -> JobView:
-    """A job: how far it is, and what came out."""
-    return _view(job, database)
+@router.get(
+    "",
+    summary="List jobs",
+    response_model=list[JobView],
+    responses=answers([JOB], HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+def list_jobs(
+    database: DatabaseDep,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    status: Annotated[Status | None, Query(description="Only jobs that stand so.")] = None,
+    dataset: Annotated[
+        str | None, Query(max_length=64, pattern="^[!-~]+$", description="Only jobs over it.")
+    ] = None,
+) -> Response:
+    """Newest first. Where there are more, the Link header leads to the next page."""
+    after = None
+    if cursor is not None:
+        created_at, job_id = read_cursor(cursor)
+        after = Position(created_at=created_at, job_id=job_id)
+    found = record.list_jobs(
+        database, limit=limit + 1, after=after, status=status, dataset_id=dataset
+    )
+    page = found[:limit]
+    response = as_json_array(map(job_view, page))
+    if len(found) > limit:
+        last, _ = page[-1]
+        place = (last.created_at, last.id)
+        link = next_link("/jobs", limit=limit, last=place, status=status, dataset=dataset)
+        response.headers.update(link)
+    return response
 
 
-@router.get("/{job_id}/trials")
-def get_trials(job: JobDep, database: DatabaseDep) -> list[TrialView]:
+@router.get(
+    "/{job_id}",
+    summary="Look at a job",
+    response_model=JobView,
+    responses=answers(JOB, *_NOT_FOUND),
+)
+def get_job(job_id: JobId, database: DatabaseDep) -> Response:
+    """How far it is, and what came out."""
+    return as_json(job_view(record.find_job(database, job_id)))
+
+
+@router.delete(
+    "/{job_id}",
+    summary="Delete a job",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=problems(*_NOT_FOUND, HTTPStatus.CONFLICT),
+)
+def delete_job(job_id: JobId, settings: SettingsDep, database: DatabaseDep) -> None:
+    """With all that it left behind. A running one has to be cancelled first."""
+    record.delete_job(database, job_id)
+    remove_leftovers(settings, job_id)
+
+
+@router.get(
+    "/{job_id}/trials",
+    summary="List a job's trials",
+    response_model=list[TrialView],
+    responses=answers([TRIAL], *_NOT_FOUND),
+)
+def list_trials(
+    job_id: JobId,
+    database: DatabaseDep,
+    after: Annotated[
+        int, Query(ge=-1, le=MAX_NUMBER, description="Answer with trials after this number.")
+    ] = -1,
+    limit: Limit = 1_000,
+) -> Response:
     """The candidates scored so far, in order."""
-    return [TrialView.of(trial) for trial in list_trials(database, job.id)]
+    trials = record.list_trials(database, job_id, after=after, limit=limit)
+    return as_json_array(map(TrialView.of, trials))
 
 
-@router.post("/{job_id}/cancel", status_code=HTTPStatus.ACCEPTED)
-def post_cancel(job: JobDep, settings: SettingsDep, database: DatabaseDep) -> JobView:
-    """Cancel a job; one that runs ends within seconds."""
-    cancelled = request_cancel(database, job.id)
-    if cancelled.status is Status.CANCELLED:
-        remove_leftovers(settings, job.id)
-    return _view(cancelled, database)
+@router.get(
+    "/{job_id}/attempts",
+    summary="List a job's attempts",
+    responses=answers([ATTEMPT], *_NOT_FOUND),
+)
+def list_attempts(job_id: JobId, database: DatabaseDep) -> list[AttemptView]:
+    """Which workers have taken the job, and how that ended."""
+    return [AttemptView.of(attempt) for attempt in record.list_attempts(database, job_id)]
 
 
-@router.get("/{job_id}/checkpoint", response_class=FileResponse)
-def get_checkpoint(job: JobDep, settings: SettingsDep, database: DatabaseDep) -> FileResponse:
-    """The finished job's bundle, a zip that `tinytl.load` reads."""
-    bundle = get_artifact(database, job.id, BUNDLE)
+@router.get(
+    "/{job_id}/checkpoint",
+    summary="Download a finished job's bundle",
+    response_class=FileResponse,
+    responses={
+        HTTPStatus.OK: {
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
+        },
+        HTTPStatus.PARTIAL_CONTENT: {
+            "description": "The part that Range asks for",
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **problems(*_NOT_FOUND, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
+    },
+)
+async def get_checkpoint(
+    request: Request, job_id: JobId, settings: SettingsDep, database: DatabaseDep
+) -> Response:
+    """A zip that `tinytl.load` reads. Its entity tag is its SHA-256; a download that was cut off
+    goes on with Range and If-Range."""
+    job, bundle = await run_in_threadpool(record.find_job, database, job_id)
     if bundle is None or job.status is not Status.SUCCEEDED:
         raise NotFoundError(
             f"job {job.id!r} is {job.status.value} and has no checkpoint; wait until it has "
@@ -84,9 +203,5 @@ def get_checkpoint(job: JobDep, settings: SettingsDep, database: DatabaseDep) ->
     path = artifact_path(settings, bundle)
     if not path.is_file():
         raise NotFoundError(f"the checkpoint of job {job.id!r} is gone from {path}; run it again")
-    return FileResponse(
-        path,
-        media_type="application/zip",
-        filename=f"tinyfit-{job.id[:8]}.zip",
-        headers={"ETag": f'"{bundle.sha256}"'},
-    )
+    filename = f"tinyfit-{job.id[:8]}.zip"
+    return send_bundle(request, path, sha256=bundle.sha256 or "", filename=filename)

@@ -1,1 +1,1 @@
-"""The page at /: one HTML file that polls the API."""
+"""The page at /: static files that poll the API, and the routes that serve them."""

@@ -1,36 +1,122 @@
-"""What the service's tests share: settings in a temporary folder, a database, small datasets."""
+"""What the service's tests share: settings in a temporary folder, a database, small datasets.
+
+`database` and `settings` are over SQLite. A test or module runs over PostgreSQL too where it says
+
+    pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+The PostgreSQL is the server at TINYFIT_TEST_POSTGRESQL_URL. Where none answers, these tests are
+skipped.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import random
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
-from service.database import Database, now
-from service.jobs import create_job
-from service.models import Dataset, Job
+from service.record.claims import Claim, claim_job
+from service.record.database import Database, now
+from service.record.engines import open_engine
+from service.record.jobs import create_job
+from service.record.models import Base, Dataset, Job
 from service.schemas import JobRequest
 from service.settings import Settings
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
 
+POSTGRESQL_URL = os.environ.get(
+    "TINYFIT_TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres"
+)
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", lease_seconds=3.0, poll_seconds=0.1)
+
+@contextmanager
+def new_postgresql_database() -> Iterator[str]:
+    """The URL of an empty database of the test server, which is dropped at the end."""
+    engine = open_engine(POSTGRESQL_URL, patience_seconds=0)
+    name = f"tinyfit_test_{os.urandom(6).hex()}"
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with autocommit.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
+    except OperationalError as error:
+        engine.dispose()
+        pytest.skip(f"no PostgreSQL to test with ({error.orig})")
+    try:
+        yield make_url(POSTGRESQL_URL).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with autocommit.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        engine.dispose()
 
 
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    database = Database(settings.resolved_database_url)
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database without rows, for tests to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "tinyfit.db"
+    database = Database(f"sqlite:///{path}")
     database.upgrade()
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql() -> Iterator[Database]:
+    """A PostgreSQL database for all tests, which leave it without rows."""
+    with new_postgresql_database() as url:
+        database = Database(url)
+        database.upgrade()
+        yield database
+        database.close()
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """What the settings say; None is the usual SQLite file. Parametrized indirectly, see above."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield None
+        return
+    shared: Database = request.getfixturevalue("migrated_postgresql")
+    yield shared.engine.url.render_as_string(hide_password=False)
+    with shared.writing() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            session.execute(table.delete())
+
+
+@pytest.fixture
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database of the test's own, without tables. Parametrized indirectly."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    with new_postgresql_database() as url:
+        yield url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str | None) -> Settings:
+    return Settings(
+        data_dir=tmp_path / "data", database_url=database_url, lease_seconds=3.0, poll_seconds=0.1
+    )
+
+
+@pytest.fixture
+def database(settings: Settings, migrated_sqlite: Path) -> Iterator[Database]:
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(migrated_sqlite, settings.data_dir / "tinyfit.db")
+    database = Database(settings.resolved_database_url)
     yield database
     database.close()
 
@@ -92,12 +178,12 @@ def make_zip(tmp_path: Path) -> MakeZip:
 def make_job(database: Database) -> Callable[..., Job]:
     """Queues a job over a dataset that is only a row."""
 
-    def make(name: str = "") -> Job:
+    def make(name: str = "", dataset: str = "d1") -> Job:
         with database.writing() as session:
-            if session.get(Dataset, "d1") is None:
+            if session.get(Dataset, dataset) is None:
                 session.add(
                     Dataset(
-                        id="d1",
+                        id=dataset,
                         name="shapes",
                         classes=["circle", "square"],
                         counts={},
@@ -106,6 +192,35 @@ def make_job(database: Database) -> Callable[..., Job]:
                         created_at=now(),
                     )
                 )
-        return create_job(database, JobRequest(dataset="d1", memory_limit=24_000_000, name=name))
+        request = JobRequest(dataset=dataset, memory_limit=24_000_000, name=name)
+        return create_job(database, request)[0]
 
     return make
+
+
+@pytest.fixture
+def claim(database: Database) -> Callable[..., Claim]:
+    """Claims the next job; fails where there is none."""
+
+    def claim(lease_seconds: float = 30.0, worker: str = "here:1") -> Claim:
+        found = claim_job(
+            database, worker=worker, lease_seconds=lease_seconds, max_lost_attempts=2
+        )
+        assert found is not None
+        return found
+
+    return claim
+
+
+@pytest.fixture
+def lapse(database: Database) -> Callable[[str], None]:
+    """Lets a running job's lease run out."""
+
+    def lapse(job_id: str) -> None:
+        with database.writing() as session:
+            job = session.get(Job, job_id)
+            assert job is not None
+            assert job.lease_expires_at is not None
+            job.lease_expires_at = 0.0
+
+    return lapse

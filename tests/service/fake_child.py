@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from service.child import main
-from service.database import Database
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
 from service.errors import InputError
-from service.jobs import Claim, get_job, set_progress, succeed_job
+from service.record.claims import Claim, set_progress, succeed_job
+from service.record.database import Database
+from service.record.jobs import get_job
 from service.settings import Settings
+from service.work.child import main
 from tinytl.errors import CancelledError
 
 
@@ -26,30 +30,46 @@ def run_job(
         raise RuntimeError("a defect")
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "outage" and claim.attempt == 1:
+        raise OperationalError("COMMIT", None, Exception("gone"), connection_invalidated=True)
+    if what == "midst" and claim.attempt == 1:
+        with database.writing() as session:
+            session.execute(text("SELECT 1"))
+            midst = settings.data_dir / "midst"
+            midst.touch()
+            while midst.exists():
+                time.sleep(0.02)
+            session.execute(text("SELECT 1"))
     if what == "ignore":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     steps = settings.data_dir / f"{claim.job_id}.steps"
-    note_pids(settings.data_dir)
+    grandchild = note_pids(settings.data_dir)
+    if what == "fragile":
+        grandchild.wait()
+        raise InputError("what it had started broke off")
+    if what == "stall":
+        time.sleep(60)
     for step in range(len(steps.read_text()) if steps.exists() else 0, 4 if what == "slow" else 1):
         if should_stop():
             raise CancelledError("asked to")
         time.sleep(0.3)
         with steps.open("a") as file:
             file.write(str(step))
-        set_progress(database, claim, stage="train", progress=(step + 1) / 4)
+        set_progress(database, claim, stage="train", progress=(step + 1) / 4, seconds_left=None)
     while what in ("endless", "ignore"):
-        if should_stop():
+        if should_stop() and what == "endless":
             raise CancelledError("asked to")
         time.sleep(0.02)
     succeed_job(database, claim, {})
 
 
-def note_pids(directory: Path) -> None:
+def note_pids(directory: Path) -> "subprocess.Popen[bytes]":
     """Start a grandchild that would outlive everything, and write both process ids down."""
     grandchild = subprocess.Popen(["sleep", "60"])
     partial = directory / f"pids.{os.getpid()}"
     partial.write_text(f"{os.getpid()} {grandchild.pid}")
     partial.rename(directory / "pids")
+    return grandchild
 
 
 if __name__ == "__main__":

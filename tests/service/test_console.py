@@ -1,10 +1,13 @@
 import io
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from service.console import Meter, format_seconds
-from service.progress import Progress, SplitSizes, Stage, stage_work
-from service.schemas import JobSettings
+from service.console import Meter, describe_event, format_seconds, printable
+from service.record.models import EventKind
+from service.schemas import EventView, JobSettings
+from service.work.progress import Progress, SplitSizes, Stage, stage_work
 
 
 class Terminal(io.StringIO):
@@ -47,10 +50,69 @@ def test_a_terminal_has_one_live_line() -> None:
     assert stream.getvalue().endswith("\r")
 
 
+def test_time_left_that_is_known() -> None:
+    stream = io.StringIO()
+    Meter(stream).show("search", 0.5, seconds_left=200)
+    assert stream.getvalue() == "search       50%   about 3 min 20 s left\n"
+
+
+def test_a_note_stays_above_the_live_line() -> None:
+    stream = Terminal()
+    meter = Meter(stream)
+    meter.show("search", 0.2)
+    meter.note("three images are small")
+    meter.show("search", 0.3)
+    assert stream.getvalue().split("\r")[-2:] == ["three images are small\n", "search       30%"]
+
+
+EVENTS: dict[EventKind, tuple[dict[str, Any], str]] = {
+    EventKind.STATUS: (
+        {"status": "failed", "error": "no\nluck"},
+        "failed: no\N{REPLACEMENT CHARACTER}luck",
+    ),
+    EventKind.REQUEST: ({"request": "pause"}, "asked to pause"),
+    EventKind.STAGE: ({"stage": "adapt"}, "stage adapt"),
+    EventKind.TRIAL: (
+        {
+            "number": 3,
+            "resolution": 48,
+            "predicted_peak_bytes": 5_000_000,
+            "validation_accuracy": 0.5,
+        },
+        "trial 3: 48 px, 50.0% of the validation images right, peak 5.0 MB",
+    ),
+    EventKind.EPOCH: (
+        {
+            "training": "head_only",
+            "epoch": 0,
+            "num_epochs": 4,
+            "train_loss": 0.25,
+            "val_accuracy": 0.875,
+            "seconds": 1.0,
+        },
+        "head only, epoch 1 of 4: loss 0.250, 87.5% of the validation images right",
+    ),
+    EventKind.LOG: ({"message": "as it goes"}, "as it goes"),
+}
+
+
+@pytest.mark.parametrize("kind", EventKind)
+def test_events_in_words(kind: EventKind) -> None:
+    detail, words = EVENTS[kind]
+    made_at = datetime(2026, 1, 1, 12, 30, 5, tzinfo=UTC)
+    event = EventView(number=1, kind=kind, detail=detail, attempt=1, created_at=made_at)
+    clock = made_at.astimezone().strftime("%H:%M:%S")
+    assert describe_event(event) == f"{clock}  {words}"
+
+
+def test_text_of_others_steers_no_terminal() -> None:
+    assert printable("caf\u00e9 \x1b[2J\u202e") == "caf\u00e9 \ufffd[2J\ufffd"
+
+
 def test_progress_counts_the_work_of_all_stages() -> None:
     work = stage_work(JobSettings(), SplitSizes(train=100, val=20, test=20))
     written: list[tuple[Stage, float]] = []
-    progress = Progress(work, lambda stage, share: written.append((stage, share)))
+    progress = Progress(work, lambda stage, share, seconds_left: written.append((stage, share)))
     for stage in Stage:
         for done in range(101):
             progress.report(stage, done, 100)

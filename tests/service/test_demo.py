@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from service.database import Database
-from service.datasets import import_dataset
+from service.datasets.store import import_dataset
+from service.record.database import Database
 from service.schemas import JobRequest
 from service.settings import Settings
 

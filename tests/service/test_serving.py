@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.service.processes import is_alive, wait_for
+
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -47,21 +41,13 @@ def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, int]]
         return bool(address and worker)
 
     try:
-        wait_for(is_up)
+        wait_for(is_up, 60)
         assert address is not None
         assert worker is not None
         yield process, address[1], int(worker[1])
     finally:
         process.kill()
         process.wait()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def test_serve_answers_and_ends_in_good_order(
@@ -112,18 +98,40 @@ def test_a_job_over_http_is_cancelled_or_delivers(
 
         endless = post(adapt_steps=1_000_000)
         short = post(adapt_steps=2)
-        wait_for(lambda: client.get(endless).json()["stage"] == "adapt")
+        wait_for(lambda: client.get(endless).json()["stage"] == "adapt", 60)
         assert client.get(f"{endless}/trials").json() == []
         assert client.post(f"{endless}/cancel").status_code == 202
         wait_for(lambda: status(endless) == "cancelled")
         wait_for(lambda: status(short) != "queued")
         job_dir = tmp_path / "data" / "jobs" / endless.rsplit("/", 1)[-1]
+        names = {path.name for path in job_dir.glob("*/*")}
+        assert "images" in names
+        assert names <= {"images", "adapting.safetensors"}
+        assert client.delete(endless).status_code == 204
         assert not job_dir.exists()
 
-        wait_for(lambda: status(short) not in ("queued", "running"))
+        wait_for(lambda: status(short) not in ("queued", "running"), 90)
         job = client.get(short).json()
         assert job["error"] is None
         assert len(client.get(f"{short}/trials").json()) == 1
         checkpoint = job["result"]["checkpoint"]
         bundle = client.get(checkpoint["url"])
         assert len(bundle.content) == checkpoint["bytes"]
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+def test_a_server_with_an_old_schema_is_not_worked_with(
+    empty_url: str, tmp_path: Path, command: str
+) -> None:
+    """An SQLite file is brought up to date as it is opened; a server's database by a person."""
+    done = subprocess.run(
+        [sys.executable, "-m", "service.cli", command, "--data-dir", str(tmp_path)],
+        env={**os.environ, "TINYFIT_DATABASE_URL": empty_url, "TINYFIT_PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "run tinyfit db upgrade" in done.stderr

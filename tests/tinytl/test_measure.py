@@ -1,3 +1,6 @@
+import pytest
+
+from tinytl.errors import CancelledError
 from tinytl.measure import measure_in_fresh_process
 from tinytl.plan import Plan
 from tinytl.trainable import Method
@@ -5,8 +8,26 @@ from tinytl.trainable import Method
 
 def test_a_fresh_process_measures_what_was_predicted(small_network):
     plan = Plan.whole(4, 2)
-    found = measure_in_fresh_process(small_network(), Method.LITE_RESIDUAL_BIAS, plan, 48)
+    steps = []
+    found = measure_in_fresh_process(
+        small_network(),
+        Method.LITE_RESIDUAL_BIAS,
+        plan,
+        48,
+        on_step=lambda: steps.append(1),
+    )
+    assert len(steps) >= 9  # three runs of three steps
     assert 0.8 * found.predicted_peak_bytes < found.measured_peak_bytes
     assert found.measured_peak_bytes <= found.predicted_peak_bytes
     assert sum(found.breakdown_bytes.values()) == found.predicted_peak_bytes
     assert found.step_seconds > 0
+
+
+def test_whoever_hears_of_a_step_can_end_the_measuring(small_network):
+    def cancel():
+        raise CancelledError("no more")
+
+    with pytest.raises(CancelledError, match="no more"):
+        measure_in_fresh_process(
+            small_network(), Method.LITE_RESIDUAL_BIAS, Plan.whole(4, 2), 48, on_step=cancel
+        )

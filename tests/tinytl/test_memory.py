@@ -1,5 +1,6 @@
 """Prediction against training: never below what the allocator gives out, and close."""
 
+import gc
 import itertools
 import random
 from dataclasses import replace
@@ -33,6 +34,15 @@ def _stretches(*stretches):
     )
 
 
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Some operators take memory for each."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 @pytest.fixture
 def check(tmp_path):
     def run(network, method, plan, resolution, image_size=None):
@@ -41,6 +51,7 @@ def check(tmp_path):
         model.store_trained(plan.trained_bits)
         its_bytes = sum(x.nbytes for x in itertools.chain(model.parameters(), model.buffers()))
         store = random_store(network.num_classes, image_size or resolution, 2, plan, tmp_path)
+        gc.collect()
         alive = live_tensor_bytes() - its_bytes
 
         def work():

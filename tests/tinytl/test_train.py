@@ -257,10 +257,15 @@ def test_a_cancelled_run_keeps_its_last_epoch_and_goes_on(make_network, store, t
             should_stop=lambda: len(steps) == 4,
         )
     assert steps[-1] == (4, 9)  # in the middle of the second of three epochs
-    resumed, epochs = make_network(), []
+    resumed, saved, epochs = make_network(), [], []
     _train(
-        resumed, store, checkpoint=checkpoint, on_epoch=lambda report: epochs.append(report.epoch)
+        resumed,
+        store,
+        checkpoint=checkpoint,
+        on_resume=saved.extend,
+        on_epoch=lambda report: epochs.append(report.epoch),
     )
+    assert [report.epoch for report in saved] == [0]
     assert epochs == [1, 2]
     _assert_equal(undisturbed.state_dict(), resumed.state_dict())
 

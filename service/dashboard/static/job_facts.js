@@ -1,0 +1,72 @@
+/** What was asked for, and which workers did it. */
+import { html } from "./dom.js";
+import { formatBytes, formatCount, formatMoment } from "./format.js";
+import { usePolled } from "./polling.js";
+import { Elapsed } from "./times.js";
+import { METHODS, OUTCOMES, capitalized } from "./words.js";
+
+export function Settings({ job }) {
+  const { data: dataset } = usePolled(`/datasets/${job.dataset}`, { seconds: 60 });
+  const { settings } = job;
+  const rows = [
+    ["Dataset", dataset ? describe(dataset) : job.dataset],
+    ["Memory limit", `${formatBytes(job.memory_limit_bytes)} (${job.memory_limit_bytes} bytes)`],
+    ["Method", `${job.method}: trains ${METHODS[job.method] ?? "as it says"}`],
+    ["Supernet", job.supernet],
+    ["Image sides", `${settings.resolutions.join(", ")}\u00a0px`],
+    ["Batch size", settings.batch_size],
+    ["Adaptation steps", settings.adapt_steps],
+    ["Trials", settings.trials],
+    ["Epochs", settings.epochs],
+    ["Mirrored images", settings.horizontal_flip ? "show the same class" : "are not used"],
+    ["Smallest crop", `${Math.round(100 * settings.min_crop_scale)}% of the area`],
+    ["Label smoothing", settings.label_smoothing],
+    ["Learning rate", settings.learning_rate ?? "the method's own"],
+    ["Seed", settings.seed],
+  ];
+  return html`
+    <section class="card" aria-labelledby="settings-title">
+      <h2 id="settings-title">Settings</h2>
+      <dl class="facts wide">
+        ${rows.map(
+          ([name, value]) => html`
+            <div key=${name}>
+              <dt>${name}</dt>
+              <dd>${value}</dd>
+            </div>
+          `,
+        )}
+      </dl>
+    </section>
+  `;
+}
+
+export function Attempts({ path, job }) {
+  const { data: attempts } = usePolled(job.attempt > 1 ? `${path}/attempts` : null);
+  if (!attempts || attempts.length < 2) return null;
+  return html`
+    <section class="card" aria-labelledby="attempts-title">
+      <h2 id="attempts-title">Attempts</h2>
+      <ol class="attempts">
+        ${attempts.map(
+          (attempt) => html`
+            <li key=${attempt.number}>
+              <strong>${attempt.worker}</strong>
+              <span>
+                ${attempt.outcome ? capitalized(OUTCOMES[attempt.outcome]) : "Works on it"}
+              </span>
+              <span class="hint">
+                ${formatMoment(new Date(attempt.started_at))}, for${" "}
+                <${Elapsed} from=${attempt.started_at} until=${attempt.ended_at} />
+              </span>
+            </li>
+          `,
+        )}
+      </ol>
+    </section>
+  `;
+}
+
+const describe = (dataset) =>
+  `${dataset.name}: ${formatCount(dataset.num_images, "image")} in ` +
+  formatCount(dataset.classes.length, "class", "classes");

@@ -1,0 +1,125 @@
+/** What the API's terms are called on the page. */
+import { formatBytes, formatPercent } from "./format.js";
+
+export const STAGES = [
+  { id: "ingest", name: "Ingest", doing: "Every image is decoded once." },
+  { id: "adapt", name: "Adapt", doing: "The whole supernet is adapted to your images." },
+  { id: "search", name: "Search", doing: "Subnets within the limit are scored." },
+  {
+    id: "train",
+    name: "Train",
+    doing: "The chosen network's memory is measured; then it is trained as the device would.",
+  },
+  { id: "export", name: "Export", doing: "The test images are looked at for the first time." },
+];
+
+export const STATUSES = ["queued", "running", "paused", "succeeded", "failed", "cancelled"];
+
+export const METHODS = {
+  "lite_residual+bias": "biases and lite residual modules",
+  lite_residual: "lite residual modules",
+  bias: "biases",
+  head: "the classifier alone",
+  "norm+head": "scales and shifts of the norms",
+  full: "everything",
+};
+
+export const OUTCOMES = {
+  succeeded: "finished the job",
+  failed: "failed",
+  cancelled: "cancelled",
+  paused: "paused",
+  released: "its worker was stopped; the job went back to the queue",
+  lost: "its worker or process died",
+};
+
+/** The parts of a peak, in the order in which they are drawn. */
+export const MEMORY_PARTS = [
+  ["frozen_weights", "Frozen weights"],
+  ["trained_values", "Trained values"],
+  ["optimizer_state", "Optimizer state"],
+  ["gradients", "Gradients"],
+  ["kept_activations", "Activations kept for backward"],
+  ["passing_activations", "Activations in passing"],
+  ["workspace", "Inside operators"],
+  ["batch", "The batch"],
+  ["small_tensors", "Small tensors"],
+];
+
+export const isFinal = (status) => ["succeeded", "failed", "cancelled"].includes(status);
+
+export const capitalized = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** The status in a word, with what its worker has yet to do. */
+export function statusWord(job) {
+  if (job.stop_request === "cancel") return "cancelling";
+  if (job.stop_request === "pause") return "pausing";
+  return job.status;
+}
+
+/** What an event tells, as a sentence. */
+export function eventSentence({ kind, detail, attempt }) {
+  const tell = SENTENCES[kind];
+  return tell ? tell(detail, attempt) : `${kind}: ${JSON.stringify(detail)}`;
+}
+
+const STATUS_SENTENCES = {
+  queued: () => "Waits in the queue.",
+  running: ({ worker }, attempt) =>
+    `${attempt > 1 ? `Attempt ${attempt} begins` : "Begins"}${worker ? ` on ${worker}` : ""}.`,
+  paused: () => "Paused.",
+  succeeded: () => "Finished: the checkpoint is ready.",
+  failed: ({ error }) => `Failed: ${error ?? "no reason is known"}`,
+  cancelled: () => "Cancelled.",
+};
+
+const SENTENCES = {
+  status: (detail, attempt) => STATUS_SENTENCES[detail.status]?.(detail, attempt) ?? detail.status,
+  request: ({ request }) => `Its worker is asked to ${request}.`,
+  stage: ({ stage }) => {
+    const known = STAGES.find(({ id }) => id === stage);
+    return known
+      ? `${known.name}: ${known.doing.charAt(0).toLowerCase()}${known.doing.slice(1)}`
+      : stage;
+  },
+  trial: (trial) =>
+    `Trial ${trial.number + 1}: ${formatPercent(trial.validation_accuracy)} of the validation ` +
+    `images at ${trial.resolution}\u00a0px, ${formatBytes(trial.predicted_peak_bytes)} predicted.`,
+  epoch: (epoch) => {
+    const training = epoch.training === "head_only" ? "Head-only training, epoch" : "Epoch";
+    return (
+      `${training} ${epoch.epoch + 1} of ${epoch.num_epochs}: ` +
+      `${formatPercent(epoch.val_accuracy)} of the validation images, ` +
+      `training loss ${epoch.train_loss.toFixed(3)}.`
+    );
+  },
+  log: ({ message }) => `${capitalized(message)}.`,
+};
+
+/** A training plan in words, as sentences. Each of the plan's stages has maps of one size: half
+    the image's side in the first, and half of the one before in each other. */
+export function planSentences(plan, resolution) {
+  const sentences = [`${plan.batch_size} images an update.`];
+  plan.stretches.forEach((stretch, index) => {
+    const end = plan.stretches[index + 1]?.from_stage;
+    const where = describeMaps(stretch.from_stage, end, resolution);
+    const again = stretch.recomputes ? ", run again for backward" : "";
+    sentences.push(`${where}: ${describePasses(stretch, plan.batch_size)}${again}.`);
+  });
+  if (plan.optimizer_bits !== 32) sentences.push(`Adam's moments in ${plan.optimizer_bits} bits.`);
+  if (plan.trained_bits !== 32) sentences.push(`Trained weights in ${plan.trained_bits} bits.`);
+  return sentences;
+}
+
+function describePasses({ micro_batch_size: size }, batchSize) {
+  if (size === batchSize) return "the whole batch at once";
+  return size === 1 ? "one image at a time" : `${size} images at a time`;
+}
+
+function describeMaps(start, end, resolution) {
+  const side = (stage) => Math.ceil(resolution / 2 ** (stage + 1));
+  if (end === undefined)
+    return start === 0 ? "All layers" : `Maps of ${side(start)}\u00a0px and smaller`;
+  const [largest, smallest] = [side(start), side(end - 1)];
+  return `Maps of ${largest === smallest ? "" : `${largest} to `}${smallest}\u00a0px`;
+}

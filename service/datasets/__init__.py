@@ -1,0 +1,1 @@
+"""Datasets: what users upload, checked and stored."""

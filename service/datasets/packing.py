@@ -1,0 +1,45 @@
+"""A folder becomes a zip for its upload: the same images give the same bytes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.datasets.folder import walk
+from service.errors import DatasetError
+
+_PERMISSIONS = 0o644
+
+
+@contextmanager
+def packed(path: Path) -> Iterator[Path]:
+    """The zip at path, or a temporary one of the folder at path. Raises DatasetError."""
+    if path.is_file():
+        if not zipfile.is_zipfile(path):
+            raise DatasetError(f"{str(path)!r} is not a zip; give a zip or a folder")
+        yield path
+        return
+    if not path.is_dir():
+        raise DatasetError(f"{str(path)!r} does not exist; give a zip or a folder")
+    with tempfile.TemporaryDirectory(prefix="tinyfit-") as directory:
+        archive = Path(directory) / "images.zip"
+        pack(path, archive)
+        yield archive
+
+
+def pack(folder: Path, target: Path) -> None:
+    """Write the folder's files to target, junk left out. Images hardly compress: they are not."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        names = {path.relative_to(folder).as_posix(): path for path in walk(folder)}
+        if not names:
+            raise DatasetError(f"no images found in {str(folder)!r}; expected class/image.jpg")
+        for name, path in sorted(names.items()):
+            entry = zipfile.ZipInfo(name)  # of 1980, whatever the file's own time
+            entry.external_attr = _PERMISSIONS << 16
+            entry.file_size = path.stat().st_size
+            with path.open("rb") as source, archive.open(entry, "w") as packed_file:
+                shutil.copyfileobj(source, packed_file)

@@ -1,0 +1,196 @@
+"""What is worth knowing about an upload: told in plain sentences, each with what would help."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from service.datasets.images import ImageFacts
+from service.datasets.layout import Layout, Placed, Split
+from service.schemas import DatasetReport
+
+_FEW_TRAINING_IMAGES = 20
+_FEW_TEST_IMAGES = 30
+_STRONG_IMBALANCE = 10
+_SMALL_SIDE = 32
+"""Pixels; smaller images are enlarged whatever a job's resolution."""
+_LONG_SIDES = 2
+"""Times as long as wide: most of such an image is outside its centre square."""
+_MAX_NAMED = 5
+_FOLDER_OF: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
+class Findings:
+    """Takes a dataset's images one by one, in the order of its layout; then reports."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._formats: Counter[str] = Counter()
+        self._smallest: ImageFacts | None = None
+        self._largest: ImageFacts | None = None
+        self._small = _Examples()
+        self._long = _Examples()
+        self._first_of: dict[bytes, Placed] = {}
+        self._contradicting = _Examples()
+        self._leaking = _Examples()
+        self._repeated = _Examples()
+
+    def add(self, placed: Placed, facts: ImageFacts, sha256: bytes) -> None:
+        self._formats[facts.format] += 1
+        if self._smallest is None or facts.num_pixels < self._smallest.num_pixels:
+            self._smallest = facts
+        if self._largest is None or facts.num_pixels > self._largest.num_pixels:
+            self._largest = facts
+        short, long = sorted((facts.width, facts.height))
+        if short < _SMALL_SIDE:
+            self._small.add(f"{placed.path!r} with {facts.width} x {facts.height}")
+        if long > _LONG_SIDES * short:
+            self._long.add(f"{placed.path!r} with {facts.width} x {facts.height}")
+        first = self._first_of.setdefault(sha256, placed)
+        if first is not placed:
+            self._add_repeated(first, placed)
+
+    def report(self, *, num_ignored: int) -> DatasetReport:
+        """At least one image was added."""
+        assert self._smallest is not None
+        assert self._largest is not None
+        return DatasetReport(
+            formats=dict(sorted(self._formats.items())),
+            smallest_image=(self._smallest.width, self._smallest.height),
+            largest_image=(self._largest.width, self._largest.height),
+            ignored_files=num_ignored,
+            notes=[
+                *_notes_on_splits(self._layout),
+                *_notes_on_classes(self._layout),
+                *self._notes_on_repetition(),
+                *self._notes_on_sizes(),
+            ],
+        )
+
+    def _add_repeated(self, first: Placed, again: Placed) -> None:
+        pair = f"{first.path!r} and {again.path!r}"
+        if first.class_name != again.class_name:
+            self._contradicting.add(pair)
+        elif first.split != again.split:
+            self._leaking.add(pair)
+        else:
+            self._repeated.add(pair)
+
+    def _notes_on_repetition(self) -> list[str]:
+        notes = []
+        if found := self._contradicting:
+            notes.append(
+                f"The same image is in different classes {found.times}, such as {found.first}: "
+                f"nothing can tell them apart; keep it where it belongs."
+            )
+        if found := self._leaking:
+            notes.append(
+                f"The same image is in different splits {found.times}, such as {found.first}: "
+                f"accuracy will look better than it is; keep it in one split."
+            )
+        if found := self._repeated:
+            notes.append(
+                f"The same image is in a class again {found.times}, such as {found.first}: it "
+                f"adds nothing, and where splits are taken from the training images it may be "
+                f"trained on and tested with; remove the copies."
+            )
+        return notes
+
+    def _notes_on_sizes(self) -> list[str]:
+        notes = []
+        if found := self._small:
+            notes.append(
+                f"{_images(found.count)} {'has' if found.count == 1 else 'have'} a side shorter "
+                f"than {_SMALL_SIDE} pixels, such as {found.first}: they are enlarged and show "
+                f"little; take larger ones if there are any."
+            )
+        if found := self._long:
+            notes.append(
+                f"{_images(found.count)} {'is' if found.count == 1 else 'are'} more than "
+                f"{_LONG_SIDES} times as long as wide, such as {found.first}: only the centre "
+                f"square is used; crop to what matters."
+            )
+        return notes
+
+
+class _Examples:
+    """How often something was found, and the first place of it. False where it never was."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first = ""
+
+    def add(self, example: str) -> None:
+        self.first = self.first or example
+        self.count += 1
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    @property
+    def times(self) -> str:
+        return "once" if self.count == 1 else f"{self.count} times"
+
+
+def _notes_on_splits(layout: Layout) -> list[str]:
+    counts = layout.counts()
+    splits: tuple[Split, ...] = ("val", "test")
+    missing = [_FOLDER_OF[split] for split in splits if split not in counts]
+    notes = []
+    if missing:
+        taken = "for each, a" if len(missing) == 2 else "a"
+        notes.append(
+            f"There are no {' and no '.join(missing)} images: {taken} fifth of every class's "
+            f"training images will be taken. Images from other times or places would test more "
+            f"honestly."
+        )
+    for split in splits:
+        if split not in counts:
+            continue
+        empty = [name for name, count in counts[split].items() if count == 0]
+        if empty:
+            notes.append(
+                f"{_classes(empty)} {'has' if len(empty) == 1 else 'have'} no "
+                f"{_FOLDER_OF[split]} images: how well "
+                f"{'it is' if len(empty) == 1 else 'they are'} told from the others stays "
+                f"unknown; move some there."
+            )
+    num_test = sum(counts.get("test", {}).values())
+    if 0 < num_test < _FEW_TEST_IMAGES:
+        notes.append(
+            f"There {'is' if num_test == 1 else 'are'} only {_images(num_test, 'test ')}: "
+            f"accuracy moves in steps of {1 / num_test:.0%}; more of them would tell more."
+        )
+    return notes
+
+
+def _notes_on_classes(layout: Layout) -> list[str]:
+    train = layout.counts()["train"]
+    notes = []
+    few = [name for name, count in train.items() if count < _FEW_TRAINING_IMAGES]
+    if few:
+        notes.append(
+            f"{_classes(few)} {'has' if len(few) == 1 else 'have'} fewer than "
+            f"{_FEW_TRAINING_IMAGES} training images: more of them would help most."
+        )
+    least = min(train, key=lambda name: train[name])
+    most = max(train, key=lambda name: train[name])
+    if train[most] >= _STRONG_IMBALANCE * train[least]:
+        notes.append(
+            f"Class {most!r} has {train[most]} training images and class {least!r} has "
+            f"{train[least]}: what is rare is easily taken for what is common; add images of "
+            f"{least!r}."
+        )
+    return notes
+
+
+def _images(count: int, kind: str = "") -> str:
+    return f"{count} {kind}image" + ("" if count == 1 else "s")
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_MAX_NAMED])
+    if len(names) == 1:
+        return f"Class {shown}"
+    more = "" if len(names) <= _MAX_NAMED else f" and {len(names) - _MAX_NAMED} more"
+    return f"{len(names)} classes ({shown}{more})"

@@ -1,0 +1,268 @@
+"""The tables. Times are seconds since the epoch by the database's clock (`database.now`)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Enum,
+    Float,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+JsonObject = dict[str, Any]
+
+
+class Status(StrEnum):
+    """Where a job stands. The last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+
+class StopRequest(StrEnum):
+    """What a running job's owner wants of its worker."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PAUSED = "paused"
+    RELEASED = "released"
+    """Its worker stopped in good order; the job is queued again."""
+    LOST = "lost"
+    """Its worker or process died."""
+
+
+class EventKind(StrEnum):
+    """What an event tells; `Event.detail` of each is said here."""
+
+    STATUS = "status"
+    """status, error (where failed), worker (where running)"""
+    REQUEST = "request"
+    """request: what its worker has been asked to do, `StopRequest`; None where taken back"""
+    STAGE = "stage"
+    """stage, which begins"""
+    TRIAL = "trial"
+    """number, resolution, predicted_peak_bytes, validation_accuracy"""
+    EPOCH = "epoch"
+    """training ("tinytl" or "head_only"), epoch, num_epochs, train_loss, val_accuracy, seconds"""
+    LOG = "log"
+    """message"""
+
+
+def _stored(kind: type[StrEnum]) -> Enum:
+    """As text: a new value needs no new database type."""
+    return Enum(
+        kind,
+        native_enum=False,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
+        JsonObject: JSON,
+        float: Float(53),
+        Status: _stored(Status),
+        StopRequest: _stored(StopRequest),
+        Outcome: _stored(Outcome),
+        EventKind: _stored(EventKind),
+    }
+
+
+class Dataset(Base):
+    """Images by split and class, stored under the hash of their content."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    classes: Mapped[list[str]] = mapped_column(JSON)
+    counts: Mapped[JsonObject]
+    """Images per split and class: {"train": {"cat": 120, ...}, ...}."""
+    num_images: Mapped[int]
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    report: Mapped[JsonObject | None]
+    """What was found in the upload, as `DatasetReport` says; None before revision 0002."""
+    created_at: Mapped[float]
+
+
+class Job(Base):
+    """One wish to fit a model to a dataset, and how far it has come."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        # Each list of jobs, filtered or not, reads one page along one of these; so does a claim.
+        Index(None, "created_at", "id"),
+        Index(None, "status", "created_at", "id"),
+        Index(None, "dataset_id", "created_at", "id"),
+        Index(None, "dataset_id", "status", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    memory_limit_bytes: Mapped[int] = mapped_column(BigInteger)
+    supernet: Mapped[str] = mapped_column(String(500))
+    method: Mapped[str] = mapped_column(String(32))
+    settings: Mapped[JsonObject]
+
+    status: Mapped[Status] = mapped_column(default=Status.QUEUED)
+    stage: Mapped[str | None] = mapped_column(String(16))
+    progress: Mapped[float] = mapped_column(default=0.0)
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Goes up with every claim; a worker's writes carry it, so that a late one changes nothing."""
+    lease_expires_at: Mapped[float | None]
+    lost_attempts: Mapped[int] = mapped_column(default=0)
+    """Attempts whose worker or process died, since the job last got anything finished."""
+    stop_request: Mapped[StopRequest | None]
+    estimated_finish_at: Mapped[float | None]
+    num_events: Mapped[int] = mapped_column(default=0)
+    """The number of its latest event."""
+
+    result: Mapped[JsonObject | None]
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class Attempt(Base):
+    """A worker's turn at a job, from its claim to its end."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(String(200))
+    """Host and process id."""
+    started_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    outcome: Mapped[Outcome | None]
+    """None while it runs."""
+
+
+class Event(Base):
+    """Something that happened to a job, numbered from 1 on without a gap."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[EventKind]
+    detail: Mapped[JsonObject]
+    attempt: Mapped[int]
+    """0 before the first."""
+    created_at: Mapped[float]
+
+
+class Trial(Base):
+    """A scored candidate. These rows are the truth of a job's search."""
+
+    __tablename__ = "trials"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    candidate: Mapped[JsonObject]
+    predicted_peak_bytes: Mapped[int] = mapped_column(BigInteger)
+    accuracy: Mapped[float]
+    """On the validation split, 0 to 1."""
+    seconds: Mapped[float]
+    attempt: Mapped[int]
+    finished_at: Mapped[float]
+
+
+class Artifact(Base):
+    """What a finished stage left behind: a file or folder of the attempt that made it."""
+
+    __tablename__ = "artifacts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    path: Mapped[str] = mapped_column(String(500))
+    """Relative to the job's folder."""
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    detail: Mapped[JsonObject]
+    attempt: Mapped[int]
+    created_at: Mapped[float]
+
+
+class IdempotencyKey(Base):
+    """A request to make a job that was answered already; the same one again makes no second."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """Id of the API key that sent it; empty where none is needed."""
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    created_at: Mapped[float] = mapped_column(index=True)
+
+
+class ApiKey(Base):
+    """A key that lets its bearer use the API. The key itself is not stored."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        Index(
+            "uq_api_keys_active_name",
+            "name",
+            unique=True,
+            sqlite_where=text("revoked_at IS NULL"),
+            postgresql_where=text("revoked_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+
+
+class WorkerPresence(Base):
+    """A worker process that is up, as far as it has been heard of."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    """Host and process id, as in `Attempt.worker`."""
+    started_at: Mapped[float]
+    seen_at: Mapped[float]

@@ -1,0 +1,1 @@
+"""Work on jobs: the worker, its child process, and the stages that run there."""

@@ -1,0 +1,315 @@
+"""The stages of a job. Each is idempotent: what an earlier attempt finished is found, not redone,
+and what it had begun goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import dropwhile
+
+from search.adapt import AdaptedSupernet, AdaptSettings
+from search.adapt import adapt as adapt_supernet
+from search.pricing import network_of, price, with_plans
+from search.score import score
+from search.space import Candidate
+from search.study import Study
+from service.errors import ServiceError
+from service.record.artifacts import ADAPTING, BUNDLE
+from service.record.claims import add_trial
+from service.record.database import now
+from service.record.jobs import get_artifact, list_trials
+from service.record.models import Artifact, Trial
+from service.work.job_run import JobRun
+from service.work.progress import Stage
+from service.work.report import make_card, make_report
+from tinytl.bundle import save_bundle
+from tinytl.data import ImageStore
+from tinytl.data import ingest as ingest_images
+from tinytl.measure import Measurement, measure_in_fresh_process
+from tinytl.network import Network, build_network
+from tinytl.train import EpochReport, evaluate
+from tinytl.train import train as train_network
+from tinytl.trainable import Method
+from tinytl.units import format_bytes
+
+_IMAGES = "images"
+_ADAPTED = "adapted"
+_MEASUREMENT = "measurement"
+_EVALUATION_BATCH = 64
+
+
+def ingest(run: JobRun) -> ImageStore:
+    """Decode every image once, at the size that the largest resolution needs."""
+    path = run.found(_IMAGES)
+    if path is None:
+        path = run.workplace.path(_IMAGES)
+        ingest_images(
+            run.samples,
+            run.dataset.classes,
+            path,
+            image_size=run.space.resolutions[-1],
+            on_progress=lambda done, total: run.progress.report(Stage.INGEST, done, total),
+            should_stop=run.should_stop,
+        )
+        run.publish(_IMAGES, path)
+        run.log(f"{len(run.samples)} images decoded")
+    return ImageStore.open(path)
+
+
+def adapt(run: JobRun, store: ImageStore) -> AdaptedSupernet:
+    """Adapt the whole supernet to the dataset, so that its subnets can be compared."""
+    path = run.found(_ADAPTED)
+    if path is not None:
+        return AdaptedSupernet.load(path)
+    adapted = adapt_supernet(
+        run.supernet,
+        store,
+        run.space.resolutions,
+        AdaptSettings(
+            method=run.method,
+            steps=run.options.adapt_steps,
+            label_smoothing=run.options.label_smoothing,
+            augmentation=run.augmentation,
+            seed=run.options.seed,
+        ),
+        checkpoint=run.workplace.resumable(ADAPTING),
+        on_progress=lambda done, total: run.progress.report(Stage.ADAPT, done, total),
+        should_stop=run.should_stop,
+    )
+    path = run.workplace.path("adapted.safetensors")
+    adapted.save(path)
+    run.publish(_ADAPTED, path)
+    run.workplace.forget(ADAPTING)
+    run.log(f"supernet adapted in {run.options.adapt_steps} steps")
+    return AdaptedSupernet.load(path)
+
+
+def search(run: JobRun, store: ImageStore, adapted: AdaptedSupernet) -> Candidate:
+    """Score candidates within the limit until all trials are done; the best on validation wins.
+
+    The trials table is the truth: the study is rebuilt from it.
+    """
+    num_trials = run.options.trials
+    study = Study(
+        run.space,
+        lambda candidate: price(run.space, candidate, run.method, store.num_classes).total_bytes,
+        limit_bytes=run.job.memory_limit_bytes,
+        seed=run.options.seed,
+        finished=[
+            (trial.number, Candidate.from_dict(trial.candidate), trial.accuracy)
+            for trial in list_trials(run.database, run.job.id)
+        ],
+    )
+    run.progress.report(Stage.SEARCH, study.num_finished, num_trials)
+    while study.num_finished < num_trials:
+        for number, candidate, predicted_bytes in study.ask(num_trials - study.num_finished):
+            run.check_stop()
+            started = time.perf_counter()
+            accuracy = score(adapted, candidate, store, should_stop=run.should_stop)
+            trial = Trial(
+                job_id=run.job.id,
+                number=number,
+                candidate=candidate.to_dict(),
+                predicted_peak_bytes=predicted_bytes,
+                accuracy=accuracy,
+                seconds=time.perf_counter() - started,
+                attempt=run.claim.attempt,
+                finished_at=now(),
+            )
+            add_trial(run.database, run.claim, trial)
+            study.tell(number, accuracy)
+            run.progress.report(Stage.SEARCH, study.num_finished, num_trials)
+    return study.best()
+
+
+def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candidate, Measurement]:
+    """The candidate with the fastest plan whose measured peak is within the limit too.
+
+    Predictions are made never to be too low, but processors differ: here the limit is tested by
+    training for real, in a fresh process, before anything is trained for long.
+    """
+    artifact = get_artifact(run.database, run.job.id, _MEASUREMENT)
+    if artifact is not None:
+        found = artifact.detail
+        return Candidate.from_dict(found["candidate"]), Measurement(**found["measurement"])
+    run.progress.report(Stage.TRAIN, 0.0, 1.0)
+    limit_bytes = run.job.memory_limit_bytes
+    network = network_of(run.space.supernet, candidate, run.method, store.num_classes)
+    for planned in _confirmable(run, candidate, store.num_classes):
+        run.check_stop()
+        measured = measure_in_fresh_process(
+            network,
+            run.method,
+            planned.plan,
+            planned.resolution,
+            image_size=run.space.resolutions[-1],
+            on_step=run.check_stop,
+        )
+        run.log(
+            f"training with {planned.plan.describe()} takes "
+            f"{format_bytes(measured.measured_peak_bytes)} at its peak, "
+            f"{format_bytes(measured.predicted_peak_bytes)} were predicted, the limit is "
+            f"{format_bytes(limit_bytes)}"
+        )
+        if measured.measured_peak_bytes <= limit_bytes:
+            detail = {"candidate": planned.to_dict(), "measurement": asdict(measured)}
+            path = run.workplace.path("measurement.json")
+            path.write_text(json.dumps(detail))
+            run.publish(_MEASUREMENT, path, detail=detail)
+            run.progress.report(Stage.TRAIN, run.train_work.measured, 1.0)
+            return planned, measured
+    raise ServiceError(
+        f"training takes {format_bytes(measured.measured_peak_bytes)} on this machine, above the "
+        f"limit of {format_bytes(limit_bytes)}, where "
+        f"{format_bytes(measured.predicted_peak_bytes)} were predicted; please report this"
+    )
+
+
+def _confirmable(run: JobRun, candidate: Candidate, num_classes: int) -> Iterator[Candidate]:
+    """The candidate, then with each slower plan that is priced below all before it."""
+
+    def price_bytes(planned: Candidate) -> int:
+        return price(run.space, planned, run.method, num_classes).total_bytes
+
+    yield candidate
+    below_bytes = price_bytes(candidate)
+    for planned in dropwhile(lambda planned: planned != candidate, with_plans(candidate)):
+        peak_bytes = price_bytes(planned)
+        if peak_bytes < below_bytes:
+            below_bytes = peak_bytes
+            yield planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The network to deliver, and the same subnet with only its head trained, to compare."""
+
+    network: Network
+    validation_accuracy: float
+    history: tuple[EpochReport, ...]
+    head_only: Network
+
+
+def train(
+    run: JobRun, store: ImageStore, adapted: AdaptedSupernet, candidate: Candidate
+) -> Trained:
+    """Train the chosen subnet as the device would, and the head-only one as long."""
+    config, weights = adapted.subnet_weights(candidate, store)
+    network = build_network(config, run.method, weights)
+    work = run.train_work
+    share = (work.measured, work.trained)
+    history = _train_one(run, store, network, candidate, "tinytl", share=share)
+
+    plain = AdaptedSupernet.fresh(
+        run.supernet, store.num_classes, method=Method.HEAD, seed=run.options.seed
+    )
+    config, weights = plain.subnet_weights(candidate, store)
+    head_only = build_network(config, Method.HEAD, weights)
+    _train_one(run, store, head_only, candidate, "head_only", share=(work.trained, 1.0))
+    return Trained(
+        network=network,
+        validation_accuracy=history[-1].val_accuracy,
+        history=history,
+        head_only=head_only,
+    )
+
+
+def _train_one(
+    run: JobRun,
+    store: ImageStore,
+    network: Network,
+    candidate: Candidate,
+    name: str,
+    *,
+    share: tuple[float, float],
+) -> tuple[EpochReport, ...]:
+    """Train with a checkpoint per epoch; a finished training is read back from its last one.
+
+    share: where this training begins and ends in the stage's progress.
+    """
+    start, end = share
+
+    def on_epoch(report: EpochReport) -> None:
+        run.tell_epoch(name, report)
+
+    def on_resume(history: Sequence[EpochReport]) -> None:
+        for report in history:  # saved by an attempt that died before it told of it
+            run.tell_epoch(name, report)
+
+    def on_step(done: int, total: int) -> None:
+        run.progress.report(Stage.TRAIN, start + (end - start) * done / total, 1.0)
+
+    return train_network(
+        network,
+        store,
+        resolution=candidate.resolution,
+        plan=candidate.plan,
+        settings=run.train_settings(),
+        checkpoint=run.workplace.resumable(f"{name}.safetensors"),
+        on_epoch=on_epoch,
+        on_resume=on_resume,
+        on_step=on_step,
+        should_stop=run.should_stop,
+    )
+
+
+def export(
+    run: JobRun,
+    store: ImageStore,
+    candidate: Candidate,
+    measured: Measurement,
+    trained: Trained,
+) -> Artifact:
+    """Test for the first time and write the bundle; its detail is the job's result."""
+    run.check_stop()
+    run.progress.report(Stage.EXPORT, 0, 1)
+    test_accuracy, head_only_accuracy = (
+        evaluate(
+            network,
+            store.split("test"),
+            resolution=candidate.resolution,
+            batch_size=_EVALUATION_BATCH,
+            should_stop=run.should_stop,
+        )
+        for network in (trained.network, trained.head_only)
+    )
+    described = candidate.to_dict()
+    result = {
+        "subnet": described["subnet"],
+        "resolution": candidate.resolution,
+        "plan": described["plan"],
+        "predicted_peak_bytes": measured.predicted_peak_bytes,
+        "measured_peak_bytes": measured.measured_peak_bytes,
+        "validation_accuracy": trained.validation_accuracy,
+        "test_accuracy": test_accuracy,
+        "head_only_test_accuracy": head_only_accuracy,
+        "trials": run.options.trials,
+        "memory": {
+            "breakdown_bytes": measured.breakdown_bytes,
+            "storage_peak_bytes": measured.storage_peak_bytes,
+        },
+    }
+    report = make_report(
+        run.job,
+        run.dataset,
+        result,
+        measurement=asdict(measured),
+        epochs=[asdict(epoch) for epoch in trained.history],
+        trials=list_trials(run.database, run.job.id),
+    )
+    path = run.workplace.path("model.tinyfit.zip")
+    written = save_bundle(
+        path,
+        trained.network,
+        resolution=candidate.resolution,
+        plan=candidate.plan,
+        classes=store.classes,
+        report=report,
+        card=make_card(run.job, run.dataset, result),
+    )
+    bundle = run.publish(BUNDLE, path, sha256=written.sha256, detail=result)
+    run.progress.report(Stage.EXPORT, 1, 1)
+    return bundle

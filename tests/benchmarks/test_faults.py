@@ -1,0 +1,111 @@
+"""The benchmark of faults: a small run, and that its judge finds what is wrong."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import inflict
+from benchmarks.faults_cluster import find_postgresql
+from benchmarks.faults_judge import Judgement, judge
+from service.record.claims import add_epoch, claim_job, fail_job
+from service.record.database import Database, now
+from service.record.jobs import create_job
+from service.record.models import Dataset
+from service.schemas import JobRequest
+from tests.service.delivery import deliver
+
+needs_postgresql = pytest.mark.skipif(not find_postgresql(), reason="no PostgreSQL to run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "database", ["sqlite", pytest.param("postgresql", marks=needs_postgresql)]
+)
+def test_a_few_faults_do_no_harm(database: str) -> None:
+    run = inflict(database, num_faults=3, num_jobs=2, seed=1)
+    assert run.judgement is not None
+    assert run.judgement.problems == []
+    assert run.holds
+    assert json.loads(json.dumps(asdict(run)))["faults"] == run.faults
+    assert run.num_faults == 3
+    assert run.num_jobs == run.judgement.jobs_succeeded >= 2
+
+
+Finish = Callable[..., str]
+
+
+@pytest.fixture
+def finish(tmp_path: Path) -> Finish:
+    """Makes a job and ends it, with a bundle of this content."""
+    database = Database(url_of(tmp_path))
+    database.upgrade()
+    with database.writing() as session:
+        session.add(
+            Dataset(
+                id="d1",
+                name="d",
+                classes=["a", "b"],
+                counts={},
+                num_images=0,
+                num_bytes=0,
+                created_at=now(),
+            )
+        )
+
+    def finish(content: bytes = b"bundle", *, succeeds: bool = True, epochs: int = 1) -> str:
+        job = create_job(database, JobRequest(dataset="d1", memory_limit=24_000_000))[0]
+        claim = claim_job(database, worker="w", lease_seconds=60, max_lost_attempts=3)
+        assert claim is not None
+        for _ in range(epochs):
+            add_epoch(database, claim, training="tinytl", epoch=0)
+        if not succeeds:
+            fail_job(database, claim, "no")
+            return job.id
+        deliver(tmp_path / "jobs", database, claim, content, {"test_accuracy": 1.0})
+        return job.id
+
+    return finish
+
+
+def url_of(directory: Path) -> str:
+    return f"sqlite:///{directory / 'tinyfit.db'}"
+
+
+def judged(directory: Path, kinds: dict[str, int]) -> Judgement:
+    return judge(url_of(directory), directory, kinds, lambda: None)
+
+
+def test_jobs_as_they_should_be_pass(finish: Finish, tmp_path: Path) -> None:
+    found = judged(tmp_path, {finish(): 0, finish(): 0, finish(b"other"): 1})
+    assert found.problems == []
+    assert (found.jobs_succeeded, found.attempts) == (3, 3)
+    assert found.results_per_job == {1: 3}
+    assert found.different_bundles_per_kind == {0: 1, 1: 1}
+
+
+def test_every_kind_of_harm_is_found(finish: Finish, tmp_path: Path) -> None:
+    def problems(kinds: dict[str, int]) -> str:
+        found = judged(tmp_path, kinds)
+        assert not found.holds
+        return "\n".join(found.problems)
+
+    kinds = {finish(): 0}
+    assert "not those that were posted" in problems({})
+    other = finish(b"other")
+    assert "equal jobs have different bundles" in problems({**kinds, other: 0})
+    kinds[other] = 1
+    litter = tmp_path / "jobs" / other / "1" / "late"
+    litter.write_text("late")
+    assert "stray: jobs/" in problems(kinds)
+    litter.unlink()
+    (tmp_path / "jobs" / other / "1" / "model.tinyfit.zip").write_bytes(b"torn")
+    assert "not as published" in problems(kinds)
+    (tmp_path / "jobs" / other / "1" / "model.tinyfit.zip").write_bytes(b"other")
+    assert judged(tmp_path, kinds).holds
+    assert "has not succeeded exactly once" in problems(
+        {**kinds, finish(succeeds=False, epochs=2): 2}
+    )
+    assert "an epoch was told more than once" in problems(kinds)

@@ -1,0 +1,199 @@
+"""Fills a database with jobs in every state, through the functions that workers use."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from search.pricing import price
+from search.space import Candidate
+from service.feasibility import search_space
+from service.record.claims import (
+    Claim,
+    add_epoch,
+    add_log,
+    add_trial,
+    claim_job,
+    fail_job,
+    lose_job,
+    release_job,
+    set_progress,
+)
+from service.record.database import Database, now
+from service.record.jobs import cancel_job, create_job, get_job, pause_job, retry_job
+from service.record.models import Dataset, Job, Trial
+from service.record.presence import mark_seen
+from service.schemas import JobRequest, JobSettings
+from service.settings import Settings
+from tests.service.delivery import deliver
+from tinytl.trainable import Method
+
+LIMIT_BYTES = 6_000_000
+_MAX_LOST_ATTEMPTS = 3
+_STAGES = ("ingest", "adapt", "search", "train", "export")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Writes what a worker would have written."""
+
+    settings: Settings
+    database: Database
+
+    def worker_is_up(self) -> None:
+        mark_seen(self.database, "w1", "board:1")
+
+    def dataset(self) -> str:
+        with self.database.writing() as session:
+            if session.get(Dataset, "d1") is None:
+                session.add(
+                    Dataset(
+                        id="d1",
+                        name="shapes",
+                        classes=["circle", "square"],
+                        counts={"train": {"circle": 40, "square": 30}},
+                        num_images=70,
+                        num_bytes=70_000,
+                        report={
+                            "formats": {"PNG": 70},
+                            "smallest_image": [20, 20],
+                            "largest_image": [64, 48],
+                            "ignored_files": 1,
+                            "notes": ["There are no test images."],
+                        },
+                        created_at=now(),
+                    )
+                )
+        return "d1"
+
+    def queued(self, name: str = "a job", **settings: Any) -> Job:
+        request = JobRequest(
+            dataset=self.dataset(),
+            memory_limit=LIMIT_BYTES,
+            name=name,
+            settings=JobSettings(resolutions=(32, 48), epochs=3, **settings),
+        )
+        return create_job(self.database, request)[0]
+
+    def claim(self, worker: str = "board:1") -> Claim:
+        """The oldest job that waits, taken for long."""
+        claim = claim_job(
+            self.database, worker=worker, lease_seconds=600, max_lost_attempts=_MAX_LOST_ATTEMPTS
+        )
+        assert claim is not None
+        return claim
+
+    def running(self, name: str = "a job", *, trials: int = 0, stage: str = "search") -> Claim:
+        self.queued(name)
+        claim = self.claim()
+        for earlier in _STAGES[: _STAGES.index(stage) + 1]:
+            self.progress(claim, earlier, 0.2 * _STAGES.index(earlier))
+        self.add_trials(claim, trials)
+        return claim
+
+    def progress(self, claim: Claim, stage: str, share: float) -> None:
+        set_progress(self.database, claim, stage=stage, progress=share, seconds_left=125.0)
+
+    def add_trials(self, claim: Claim, count: int) -> list[Candidate]:
+        """Random candidates with their true prices; accuracies rise."""
+        job = get_job(self.database, claim.job_id)
+        space = search_space(job.supernet, JobSettings.model_validate(job.settings))
+        generator = random.Random(0)
+        candidates = [space.sample(generator) for _ in range(count)]
+        for number, candidate in enumerate(candidates):
+            trial = Trial(
+                job_id=job.id,
+                number=number,
+                candidate=candidate.to_dict(),
+                predicted_peak_bytes=price(space, candidate, Method(job.method), 2).total_bytes,
+                accuracy=0.5 + 0.4 * number / count,
+                seconds=1.0,
+                attempt=claim.attempt,
+                finished_at=now(),
+            )
+            add_trial(self.database, claim, trial)
+        return candidates
+
+    def add_epochs(self, claim: Claim, training: str, count: int) -> None:
+        for epoch in range(count):
+            add_epoch(
+                self.database,
+                claim,
+                training=training,
+                epoch=epoch,
+                num_epochs=3,
+                train_loss=1.5 / (epoch + 1),
+                val_accuracy=0.7 + 0.1 * epoch,
+                seconds=1.0,
+            )
+
+    def log(self, claim: Claim, message: str) -> None:
+        add_log(self.database, claim, message)
+
+    def succeeded(self, name: str = "a job", *, trials: int = 24) -> str:
+        claim = self.running(name)
+        candidate = self.add_trials(claim, trials)[-1]
+        self.progress(claim, "train", 0.6)
+        self.add_epochs(claim, "tinytl", 3)
+        self.add_epochs(claim, "head_only", 3)
+        self.progress(claim, "export", 1.0)
+        described = candidate.to_dict()
+        deliver(
+            self.settings.jobs_dir,
+            self.database,
+            claim,
+            b"bundle",
+            {
+                "subnet": described["subnet"],
+                "resolution": candidate.resolution,
+                "plan": described["plan"],
+                "predicted_peak_bytes": 5_000_000,
+                "measured_peak_bytes": 4_900_000,
+                "validation_accuracy": 0.9,
+                "test_accuracy": 0.912,
+                "head_only_test_accuracy": 0.7,
+                "trials": trials,
+                "memory": {
+                    "breakdown_bytes": {
+                        "frozen_weights": 500_000,
+                        "trained_values": 1_000_000,
+                        "optimizer_state": 2_000_000,
+                        "batch": 50_000,
+                        "small_tensors": 16_384,
+                        "gradients": 0,
+                        "kept_activations": 400_000,
+                        "passing_activations": 1_000_000,
+                        "workspace": 33_616,
+                    },
+                    "storage_peak_bytes": 4_800_000,
+                },
+            },
+        )
+        return claim.job_id
+
+    def failed(self, name: str = "a job", error: str = "the disk is full") -> str:
+        claim = self.running(name)
+        fail_job(self.database, claim, error)
+        return claim.job_id
+
+    def paused(self, name: str = "a job") -> str:
+        claim = self.running(name, trials=2)
+        pause_job(self.database, claim.job_id)
+        release_job(self.database, claim)
+        return claim.job_id
+
+    def cancelled(self, name: str = "a job") -> str:
+        return cancel_job(self.database, self.queued(name).id).id
+
+    def lost(self, claim: Claim) -> None:
+        """Its process has died; the job waits again."""
+        lose_job(self.database, claim, max_lost_attempts=_MAX_LOST_ATTEMPTS)
+
+    def retried(self, job_id: str) -> None:
+        """Somebody else was quicker."""
+        retry_job(self.database, job_id)
+
+    def stopped(self, claim: Claim) -> None:
+        """The worker's answer to a wish to cancel or pause."""
+        release_job(self.database, claim)

@@ -1,0 +1,50 @@
+"""A server that wants an API key."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from service.record.database import Database
+from service.record.keys import create_key
+from tests.dashboard.conftest import RunningServer, Watch
+from tests.dashboard.records import Records
+
+
+@pytest.fixture
+def key(database: Database) -> str:
+    return create_key(database, "laptop")[1]
+
+
+def test_the_page_asks_for_a_key_and_uses_it(
+    key: str, page: Page, records: Records, server: RunningServer, watch: Watch
+) -> None:
+    watch.expected.append("401")
+    job_id = records.succeeded("done", trials=2)
+    page.goto(f"/#/jobs/{job_id}")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    field = page.get_by_label("API key", exact=True)
+    field.fill("tf_wrong")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("The key was refused")
+    field.fill(key)
+    page.keyboard.press("Enter")
+    expect(dialog).not_to_be_visible()
+    expect(page.get_by_role("heading", name="done")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    assert download.value.path().read_bytes() == b"bundle"
+    assert download.value.suggested_filename.endswith(".zip")
+
+    page.reload()
+    expect(page.get_by_role("heading", name="done")).to_be_visible()
+    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    page.get_by_role("button", name="Forget key").click()
+    expect(dialog).to_be_visible()
+
+
+def test_an_open_server_asks_for_none(page: Page, records: Records) -> None:
+    records.queued("open")
+    page.goto("/")
+    expect(page.get_by_role("link", name="open")).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Forget key")).to_have_count(0)

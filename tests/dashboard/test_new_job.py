@@ -1,0 +1,240 @@
+"""The form that makes a job."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, Route, expect
+
+from service.record.database import Database
+from service.record.jobs import list_jobs
+from service.record.models import Job
+from tests.dashboard.conftest import Watch
+from tests.dashboard.records import Records
+
+MakeZip = Callable[..., Path]
+
+
+def start(page: Page) -> Locator:
+    return page.get_by_role("button", name="Start the job")
+
+
+def only_job(database: Database) -> Job:
+    ((job, _),) = list_jobs(database)
+    return job
+
+
+def test_an_upload_is_reported_and_used(
+    page: Page, records: Records, database: Database, make_zip: MakeZip
+) -> None:
+    page.goto("/#/new")
+    page.get_by_label("Drop a zip here").set_input_files(make_zip("colours", per_class=12))
+    report = page.get_by_role("region", name="What was found", exact=True)
+    for text in ("colours", "24 (", "Classes2", "24 PNG", "24\u00a0\u00d7\u00a024", "blue, 12"):
+        expect(report).to_contain_text(text)
+    expect(report).to_contain_text("There are no validation and no test images")
+    report.get_by_text("Images of each class").click()
+    expect(report.get_by_role("row")).to_have_count(3)
+    page.get_by_label("Memory limit").fill("6MB")
+    page.get_by_label("Name").fill("from the form")
+    page.get_by_label("A mirrored image shows the same class").uncheck()
+    page.get_by_text("Search and training settings").click()
+    page.get_by_label("Trials").fill("3")
+    page.get_by_label("Image sides").fill("32 48")
+    start(page).click()
+    expect(page.get_by_role("heading", name="from the form")).to_be_focused()
+    job = only_job(database)
+    assert job.memory_limit_bytes == 6_000_000
+    assert job.settings["trials"] == 3
+    assert job.settings["epochs"] == 10  # the API's own default
+    assert job.settings["resolutions"] == [32, 48]
+    assert job.settings["horizontal_flip"] is False
+
+
+def test_a_dropped_zip_is_uploaded(page: Page, records: Records, make_zip: MakeZip) -> None:
+    page.goto("/#/new")
+    drop = page.locator(".drop")
+    expect(drop).to_be_visible()
+    content = list(make_zip().read_bytes())
+    files = page.evaluate_handle(
+        """content => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(content)], "dropped.zip"));
+            return files;
+        }""",
+        content,
+    )
+    drop.dispatch_event("drop", {"dataTransfer": files})
+    expect(page.get_by_role("heading", name="dropped")).to_be_visible()
+    expect(page.get_by_label("Or images uploaded before")).not_to_have_value("")
+
+
+def test_a_refused_upload_says_what_is_wrong(
+    page: Page, records: Records, make_zip: MakeZip, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    page.goto("/#/new")
+    bad = make_zip("bad", files={"cat/1.png": b"no image", "dog/1.png": b"none"})
+    page.get_by_label("Drop a zip here").set_input_files(bad)
+    expect(page.get_by_role("alert")).to_contain_text("class 'cat' has 1 training images")
+    page.get_by_label("Drop a zip here").set_input_files(make_zip("good"))
+    expect(page.get_by_role("region", name="What was found", exact=True)).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_an_upload_under_way_can_be_stopped(
+    page: Page, records: Records, make_zip: MakeZip
+) -> None:
+    page.goto("/#/new")
+    held: list[Route] = []
+    page.route("**/datasets", lambda route: held.append(route))
+    page.get_by_label("Drop a zip here").set_input_files(make_zip("slow"))
+    expect(page.get_by_role("progressbar", name="Upload of slow.zip")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_label("Drop a zip here")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_limit_that_nothing_meets_offers_the_smallest(
+    page: Page, records: Records, database: Database, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    limit = page.get_by_label("Memory limit")
+    limit.fill("100kB")
+    with page.expect_response("**/jobs") as refused:
+        start(page).click()
+    smallest = refused.value.json()["smallest_feasible_bytes"]
+    expect(limit).to_be_focused()
+    expect(limit).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#memory_limit-error")).to_contain_text("the smallest feasible one is")
+    page.get_by_role("button", name="Use ").click()
+    expect(limit).to_be_focused()
+    start(page).click()
+    expect(page.locator(".badge")).to_have_text("Queued")
+    assert smallest <= only_job(database).memory_limit_bytes < smallest + 10_000
+
+
+def test_what_the_server_refuses_stands_beside_its_field(
+    page: Page, records: Records, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    page.get_by_label("Memory limit").fill("plenty")
+    page.get_by_text("Search and training settings").click()
+    page.get_by_label("Trials").fill("0")
+    page.get_by_label("Epochs").fill("ten")
+    page.get_by_text("Search and training settings").click()
+    start(page).click()
+    expect(page.locator("#memory_limit-error")).to_contain_text("'plenty'")
+    expect(page.get_by_label("Memory limit")).to_be_focused()
+    expect(page.locator("#trials-error")).to_be_visible()  # its group has opened
+    expect(page.locator("#trials-error")).to_contain_text("greater than or equal to 1")
+    expect(page.locator("#epochs-error")).to_contain_text("valid integer")
+    expect(page.get_by_label("Trials")).to_have_value("0")
+
+
+def test_a_job_needs_images(page: Page, records: Records) -> None:
+    page.goto("/#/new")
+    start(page).click()
+    expect(page.get_by_text("Choose images first.")).to_be_visible()
+    expect(page.get_by_label("Drop a zip here")).to_be_focused()
+
+
+def test_a_lost_answer_makes_no_second_job(
+    page: Page, records: Records, database: Database, watch: Watch
+) -> None:
+    watch.expected.append("ERR_FAILED|ERR_CONNECTION")
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    page.get_by_label("Memory limit").fill("6MB")
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/jobs", lose, times=1)
+    start(page).click()
+    expect(page.get_by_role("alert")).to_contain_text("can't be reached")
+    start(page).click()
+    expect(page.locator(".badge")).to_have_text("Queued")
+    only_job(database)
+
+
+def test_a_job_can_be_duplicated(page: Page, records: Records) -> None:
+    job = records.queued("first", trials=7, seed=5)
+    page.goto(f"/#/jobs/{job.id}")
+    page.get_by_role("link", name="Duplicate").click()
+    expect(page.get_by_label("Memory limit")).to_have_value("6MB")
+    expect(page.get_by_label("Or images uploaded before")).to_have_value("d1")
+    page.get_by_text("Search and training settings").click()
+    expect(page.get_by_label("Trials")).to_have_value("7")
+    expect(page.get_by_label("Seed")).to_have_value("5")
+    expect(page.get_by_label("Image sides")).to_have_value("32, 48")
+
+
+def test_by_keyboard_alone(page: Page, records: Records, database: Database, watch: Watch) -> None:
+    """From the list to a job that is cancelled and deleted, with no pointer."""
+    watch.expected.append("404")  # a poll may cross the deletion
+    records.dataset()
+    page.goto("/")
+    expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+    press = page.keyboard.press
+
+    def tab_to(target: Locator) -> None:
+        for _ in range(40):
+            if target.evaluate("element => element === document.activeElement"):
+                outline = target.evaluate("element => getComputedStyle(element).outlineStyle")
+                assert outline != "none"
+                return
+            press("Tab")
+        raise AssertionError(f"no way to {target}")
+
+    press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    tab_to(page.get_by_role("link", name="Make the first job"))
+    press("Enter")
+    expect(page.get_by_role("heading", name="New job")).to_be_focused()
+    expect(page.get_by_label("Or images uploaded before")).to_be_visible()
+    tab_to(page.get_by_label("Or images uploaded before"))
+    page.keyboard.type("shapes")
+    tab_to(page.get_by_label("Memory limit"))
+    page.keyboard.type("6MB")
+    press("Enter")
+    expect(page.locator(".badge")).to_have_text("Queued")
+    tab_to(page.get_by_role("button", name="Cancel", exact=True))
+    press("Enter")
+    expect(page.get_by_role("button", name="Let it go on")).to_be_focused()
+    tab_to(page.get_by_role("button", name="Cancel the job"))
+    press("Enter")
+    expect(page.locator(".badge")).to_have_text("Cancelled")
+    expect(page.get_by_role("group", name="Actions")).to_be_focused()
+    tab_to(page.get_by_role("button", name="Delete", exact=True))
+    press("Enter")
+    tab_to(page.get_by_role("button", name="Delete for good"))
+    press("Enter")
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_focused()
+    assert list_jobs(database) == []
+
+
+def test_the_forms_defaults_are_the_apis_own(page: Page, records: Records) -> None:
+    """A form that is sent untouched says what a request without settings would."""
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    page.get_by_label("Memory limit").fill("6MB")
+    with page.expect_request("**/jobs") as sent:
+        start(page).click()
+    body = json.loads(sent.value.post_data or "")
+    plain = page.request.post("/jobs", data={"dataset": "d1", "memory_limit": "6MB"}).json()
+    assert body["settings"] == {
+        name: value for name, value in plain["settings"].items() if value is not None
+    }
+    assert (body["method"], body["supernet"]) == (plain["method"], plain["supernet"])

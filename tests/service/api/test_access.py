@@ -1,0 +1,231 @@
+"""API keys and rate limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from service.api import access
+from service.api.app import create_app
+from service.record.database import Database
+from service.record.keys import create_key, revoke_key
+from service.record.models import Job
+from service.settings import Settings
+from tests.service.api.problems import problem
+
+OPEN = ("/", "/healthz", "/readyz", "/openapi.json", "/static/icon.svg")
+CLOSED = ("/jobs", "/datasets", "/metrics", "/supernets", "/jobs/abc/events", "/nowhere")
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Time as the keys see it, which goes on when it is told to."""
+    seconds = 1000.0
+
+    def advance(by: float) -> None:
+        nonlocal seconds
+        seconds += by
+
+    monkeypatch.setattr(access, "monotonic", lambda: seconds)
+    return advance
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
+def test_without_keys_the_api_is_open(client: httpx.Client) -> None:
+    assert client.get("/jobs").status_code == 200
+
+
+def test_with_a_key_all_but_a_few_paths_need_one(client: httpx.Client, database: Database) -> None:
+    _, text = create_key(database, "laptop")
+    for path in OPEN:
+        assert client.get(path).status_code == 200
+    for path in CLOSED:
+        refused = client.get(path)
+        assert "tinyfit keys create" in problem(refused, 401)["detail"]
+        assert refused.headers["www-authenticate"] == "Bearer"
+    assert client.get("/jobs", headers=bearer(text)).status_code == 200
+    assert client.get("/jobs", headers={"Authorization": f"bearer  {text}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("", "Bearer", "Bearer ", "Bearer tf_wrong", "Basic {key}", "{key}", "Bearer {key}x"),
+        *("Bearer {id}", "Bearer {sha256}", "Bearer \xff"),
+    ],
+)
+def test_what_is_no_key(client: httpx.Client, database: Database, given: str) -> None:
+    row, text = create_key(database, "laptop")
+    value = given.format(key=text, id=row.id, sha256=row.sha256).encode("latin-1")
+    problem(client.get("/jobs", headers=[(b"Authorization", value)]), 401)
+
+
+def test_refused_requests_do_nothing(
+    client: httpx.Client, database: Database, make_job: Callable[..., Job]
+) -> None:
+    url = f"/jobs/{make_job().id}"
+    _, text = create_key(database, "laptop")
+    problem(client.post(f"{url}/cancel"), 401)
+    problem(client.delete(url), 401)
+    assert client.get(url, headers=bearer(text)).json()["status"] == "queued"
+
+
+def test_a_revoked_key_works_for_moments_only(
+    client: httpx.Client, database: Database, clock: Callable[[float], None]
+) -> None:
+    _, text = create_key(database, "laptop")
+    _, other = create_key(database, "other")
+    assert client.get("/jobs", headers=bearer(text)).status_code == 200
+    revoke_key(database, "laptop")
+    clock(access.KEYS_KEPT_SECONDS)
+    problem(client.get("/jobs", headers=bearer(text)), 401)
+    assert client.get("/jobs", headers=bearer(other)).status_code == 200
+
+
+def test_a_new_key_works_at_once(
+    client: httpx.Client, database: Database, clock: Callable[[float], None]
+) -> None:
+    _, first = create_key(database, "first")
+    assert client.get("/jobs", headers=bearer(first)).status_code == 200
+    _, second = create_key(database, "second")
+    clock(0.6)  # before what is known of the keys is old
+    assert client.get("/jobs", headers=bearer(second)).status_code == 200
+
+
+def test_revoking_the_last_key_does_not_open_the_api(
+    client: httpx.Client, database: Database, clock: Callable[[float], None]
+) -> None:
+    create_key(database, "laptop")
+    problem(client.get("/jobs"), 401)
+    revoke_key(database, "laptop")
+    clock(60)
+    problem(client.get("/jobs"), 401)
+
+
+def test_an_api_that_others_reach_is_closed_from_the_start(
+    settings: Settings, database: Database
+) -> None:
+    with TestClient(create_app(settings, needs_key=True)) as client:
+        problem(client.get("/jobs"), 401)
+
+
+def test_keys_cost_no_query_for_each_request(
+    app: FastAPI, client: httpx.Client, database: Database
+) -> None:
+    _, text = create_key(database, "laptop")
+    statements: list[str] = []
+    event.listen(
+        app.state.database.engine,
+        "before_cursor_execute",
+        lambda *arguments: statements.append(arguments[2]),
+    )
+    for _ in range(10):
+        client.get("/supernets", headers=bearer(text))
+        client.get("/supernets", headers=bearer("tf_wrong"))
+    assert len([statement for statement in statements if "api_keys" in statement]) == 1
+
+
+def test_what_is_known_of_the_keys_outlives_an_outage(
+    client: httpx.Client,
+    database: Database,
+    clock: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, text = create_key(database, "laptop")
+    assert client.get("/supernets", headers=bearer(text)).status_code == 200
+    num_tries = 0
+
+    def out(database: Database) -> None:
+        nonlocal num_tries
+        num_tries += 1
+        raise OperationalError("SELECT", {}, ConnectionError("gone"))
+
+    monkeypatch.setattr(access, "list_keys", out)
+    clock(60)
+    for _ in range(5):
+        assert client.get("/supernets", headers=bearer(text)).status_code == 200
+        problem(client.get("/supernets"), 401)
+    assert num_tries == 1
+
+
+def test_each_key_has_its_own_idempotency_keys(
+    client: httpx.Client, database: Database, make_job: Callable[..., Job]
+) -> None:
+    body = {"dataset": make_job().dataset_id, "memory_limit": "24MB"}
+    texts = [create_key(database, name)[1] for name in ("first", "second")]
+    ids = [
+        client.post("/jobs", json=body, headers={**bearer(text), "Idempotency-Key": "k"}).json()[
+            "id"
+        ]
+        for text in (*texts, *texts)
+    ]
+    assert ids[0] != ids[1]
+    assert ids[2:] == ids[:2]
+
+
+@contextmanager
+def limited(settings: Settings, **limits: int) -> Iterator[httpx.Client]:
+    app = create_app(settings.model_copy(update=limits))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def refusal(response: httpx.Response) -> str:
+    detail: str = problem(response, 429)["detail"]
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+    return detail
+
+
+class TestLimits:
+    def test_requests(self, settings: Settings, database: Database) -> None:
+        with limited(settings, max_requests_per_second=3) as client:
+            answers = [client.get("/supernets") for _ in range(10)]
+            statuses = [answer.status_code for answer in answers]
+            assert 429 in statuses
+            assert "more than 3 requests in one second" in refusal(answers[statuses.index(429)])
+            assert statuses[:3] == [200] * 3
+            assert client.get("/healthz").status_code == 200  # whoever asks
+
+    def test_uploads_and_jobs_are_counted_apart(
+        self, settings: Settings, database: Database
+    ) -> None:
+        with limited(settings, max_jobs_per_minute=2, max_uploads_per_minute=1) as client:
+            for _ in range(2):
+                problem(client.post("/jobs", json={}), 422)
+            assert "2 POST /jobs in one minute" in refusal(client.post("/jobs", json={}))
+            problem(client.post("/datasets"), 422)
+            assert "1 POST /datasets in one minute" in refusal(client.post("/datasets"))
+            assert client.get("/jobs").status_code == client.get("/datasets").status_code == 200
+
+    def test_each_key_has_its_own(self, settings: Settings, database: Database) -> None:
+        texts = [create_key(database, name)[1] for name in ("first", "second")]
+        with limited(settings, max_jobs_per_minute=1) as client:
+            for text in texts:
+                problem(client.post("/jobs", json={}, headers=bearer(text)), 422)
+            for text in texts:
+                refusal(client.post("/jobs", json={}, headers=bearer(text)))
+
+    def test_guessing_keys_is_limited(self, settings: Settings, database: Database) -> None:
+        create_key(database, "laptop")
+        with limited(settings, max_requests_per_second=3) as client:
+            statuses = {
+                client.get("/jobs", headers=bearer(f"tf_{number}")).status_code
+                for number in range(10)
+            }
+        assert statuses == {401, 429}
+
+    def test_zero_is_no_limit(self, settings: Settings, database: Database) -> None:
+        with limited(
+            settings, max_requests_per_second=0, max_jobs_per_minute=0, max_uploads_per_minute=0
+        ) as client:
+            assert {client.post("/jobs", json={}).status_code for _ in range(20)} == {422}

@@ -1,0 +1,76 @@
+"""Cancel, pause, resume, retry, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from service.record.claims import Claim, release_job
+from service.record.database import Database
+from service.record.models import Job, Status
+from service.settings import Settings
+from tests.service.api.problems import problem
+
+ALLOWED = {
+    "cancel": {Status.QUEUED, Status.RUNNING, Status.PAUSED, Status.CANCELLED},
+    "pause": {Status.QUEUED, Status.RUNNING, Status.PAUSED},
+    "resume": {Status.QUEUED, Status.RUNNING, Status.PAUSED},
+    "retry": {Status.FAILED, Status.CANCELLED},
+    "delete": set(Status) - {Status.RUNNING},
+}
+
+
+@pytest.mark.parametrize("action", ALLOWED)
+def test_what_each_status_allows(
+    client: httpx.Client, jobs_of_each_status: dict[Status, str], action: str
+) -> None:
+    for status, job_id in jobs_of_each_status.items():
+        url = f"/jobs/{job_id}"
+        is_deleted = action == "delete"
+        response = client.delete(url) if is_deleted else client.post(f"{url}/{action}")
+        if status in ALLOWED[action]:
+            assert response.status_code == (204 if is_deleted else 202), status
+        else:
+            assert job_id in problem(response, 409)["detail"]
+            assert client.get(url).json()["status"] == status
+
+
+def test_one_that_waits_stops_at_once_and_goes_on(
+    client: httpx.Client, make_job: Callable[..., Job]
+) -> None:
+    url = f"/jobs/{make_job().id}"
+    assert client.post(f"{url}/pause").json()["status"] == "paused"
+    assert client.post(f"{url}/resume").json()["status"] == "queued"
+    assert client.post(f"{url}/cancel").json()["status"] == "cancelled"
+    assert client.post(f"{url}/retry").json()["status"] == "queued"
+
+
+def test_one_that_runs_stops_once_its_worker_has(
+    client: httpx.Client,
+    database: Database,
+    make_job: Callable[..., Job],
+    claim: Callable[[], Claim],
+) -> None:
+    url = f"/jobs/{make_job().id}"
+    held = claim()
+    asked = client.post(f"{url}/pause").json()
+    assert (asked["status"], asked["stop_request"]) == ("running", "pause")
+    release_job(database, held)
+    paused = client.get(url).json()
+    assert (paused["status"], paused["stop_request"]) == ("paused", None)
+
+
+def test_deleting_leaves_nothing(
+    client: httpx.Client, settings: Settings, jobs_of_each_status: dict[Status, str]
+) -> None:
+    job_id = jobs_of_each_status[Status.SUCCEEDED]
+    assert (settings.jobs_dir / job_id).is_dir()
+    deleted = client.delete(f"/jobs/{job_id}")
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert not (settings.jobs_dir / job_id).exists()
+    for path in ("", "/trials", "/attempts", "/events", "/checkpoint"):
+        problem(client.get(f"/jobs/{job_id}{path}"), 404)
+    problem(client.delete(f"/jobs/{job_id}"), 404)
+    assert len(client.get("/jobs").json()) == len(jobs_of_each_status) - 1

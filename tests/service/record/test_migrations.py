@@ -1,0 +1,174 @@
+"""Migrations of a database in use. The rows of a revision, in its own SQL, are in revisions/."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+from service.record.claims import claim_job
+from service.record.database import Database, alembic_config
+from service.record.events import list_events
+from service.record.jobs import (
+    create_job,
+    delete_job,
+    find_job,
+    get_artifact,
+    get_job,
+    list_attempts,
+    list_jobs,
+    list_trials,
+    resume_job,
+    retry_job,
+)
+from service.record.models import Base, Status
+from service.schemas import JobRequest
+
+pytestmark = pytest.mark.parametrize("empty_url", ["sqlite", "postgresql"], indirect=True)
+
+ROWS = Path(__file__).with_name("revisions")
+SCRIPTS = ScriptDirectory.from_config(alembic_config())
+REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()][::-1]
+
+
+def migrate(database: Database, move: Callable[[Config, str], None], revision: str) -> None:
+    with database.migrating() as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        move(config, revision)
+
+
+def fill(database: Database, revision: str) -> None:
+    with database.migrating() as connection:
+        for statement in (ROWS / f"{revision}.sql").read_text().split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+
+
+def check_no_drift(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def check_finished_work(database: Database) -> None:
+    """What no migration may touch, up or down."""
+    done, bundle = find_job(database, "succeeded")
+    assert (done.result, done.finished_at, done.progress) == ({"resolution": 64}, 1006.0, 1.0)
+    assert bundle is not None
+    assert (bundle.path, bundle.num_bytes, bundle.sha256) == ("1/model.zip", 5_000_000_000, "ab")
+    for job_id in ("succeeded", "running"):
+        assert [
+            (row.number, row.candidate, row.predicted_peak_bytes, row.accuracy)
+            for row in list_trials(database, job_id)
+        ] == [
+            (0, {"resolution": 64}, 3_000_000_000, 0.5),
+            (1, {"resolution": 96}, 4_000_000_000, 0.75),
+        ]
+    failed, _ = find_job(database, "failed")
+    assert (failed.status, failed.error) == (Status.FAILED, "it's broken")
+    assert get_artifact(database, "failed", "adapted") is not None
+    assert get_job(database, "cancelled").status is Status.CANCELLED
+
+
+def check_record(database: Database) -> None:
+    """Every job is where it was, and can go where it could."""
+    check_finished_work(database)
+    jobs = [job for job, _ in list_jobs(database)]
+    assert [job.created_at for job in jobs] == sorted((j.created_at for j in jobs), reverse=True)
+    for job in jobs:
+        status, _, wish = job.id.partition("-")
+        assert (job.status, job.stop_request) == (Status(status), wish or None), job.id
+        assert job.settings == {"epochs": 2}
+        events = list_events(database, job.id)
+        assert [event.number for event in events] == list(range(1, job.num_events + 1))
+    for job_status in Status:
+        found = {job.id for job, _ in list_jobs(database, status=job_status, dataset_id="d1")}
+        assert found == {job.id for job in jobs if job.status is job_status}
+
+    claimed = []
+    while claim := claim_job(database, worker="w", lease_seconds=60, max_lost_attempts=3):
+        claimed.append((claim.job_id, claim.attempt))
+    assert claimed == [("running", 3), ("queued", 1)]
+    for job in jobs:
+        _, _, wish = job.id.partition("-")
+        if wish:
+            expected = {"cancel": Status.CANCELLED, "pause": Status.PAUSED}[wish]
+            assert get_job(database, job.id).status is expected
+    assert list_attempts(database, "running")[-1].number == 3
+    assert retry_job(database, "failed").status is Status.QUEUED
+    delete_job(database, "cancelled")
+    for job in jobs:
+        if job.id == "paused":
+            assert resume_job(database, job.id).status is Status.QUEUED
+    new, _ = create_job(database, JobRequest(dataset="d1", memory_limit=1000))
+    assert list_jobs(database)[0][0].id == new.id
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_from_every_revision_forward(empty_url: str, revision: str) -> None:
+    database = Database(empty_url)
+    migrate(database, command.upgrade, revision)
+    fill(database, revision)
+    database.upgrade()
+    database.check_schema()
+    check_no_drift(database)
+    check_record(database)
+    database.close()
+
+
+@pytest.mark.parametrize("revision", REVISIONS[1:])
+def test_back_by_one_and_forward_again(empty_url: str, revision: str) -> None:
+    database = Database(empty_url)
+    migrate(database, command.upgrade, revision)
+    fill(database, revision)
+    migrate(database, command.downgrade, "-1")
+    database.upgrade()
+    check_no_drift(database)
+    check_finished_work(database)
+    going_on = set()
+    while claim := claim_job(database, worker="w", lease_seconds=60, max_lost_attempts=3):
+        going_on.add(claim.job_id)
+    statuses = {job.id: job.status for job, _ in list_jobs(database)}
+    assert set(statuses) - going_on == {"succeeded", "failed", "cancelled", "running-cancel"}
+    assert statuses["running-cancel"] is Status.CANCELLED
+    database.close()
+
+
+def test_back_to_nothing(empty_url: str) -> None:
+    database = Database(empty_url)
+    database.upgrade()
+    fill(database, REVISIONS[-1])
+    migrate(database, command.downgrade, "base")
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    database.upgrade()
+    check_no_drift(database)
+    database.close()
+
+
+def test_a_migration_that_fails_changes_nothing(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(empty_url)
+    migrate(database, command.upgrade, REVISIONS[0])
+    fill(database, REVISIONS[0])
+    before = inspect(database.engine).get_columns("jobs")
+
+    def upgrade_and_break(config: Config, revision: str) -> None:
+        command.upgrade(config, revision)
+        raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        migrate(database, upgrade_and_break, "head")
+    columns = inspect(database.engine).get_columns("jobs")
+    assert [column["name"] for column in columns] == [column["name"] for column in before]
+    database.upgrade()
+    check_record(database)
+    database.close()

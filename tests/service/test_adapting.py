@@ -1,0 +1,96 @@
+"""What `tinyfit adapt` does with a job that is there already; whole runs: test_pipeline.py."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import adapting
+from service.adapting import FailedJobError, adapt
+from service.console import Meter
+from service.errors import InputError
+from service.record.claims import claim_job, fail_job
+from service.record.database import Database
+from service.record.jobs import get_job, list_jobs
+from service.record.models import Job, Status
+from service.schemas import JobRequest, JobSettings
+from service.settings import Settings
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every job fails, and leaves a file; the ids of those that were worked on."""
+    worked_on: list[str] = []
+
+    def run(job_id: str, settings: Settings, database: Database, meter: Meter) -> Job:
+        claim = claim_job(database, worker="w", lease_seconds=60, max_lost_attempts=3)
+        assert claim is not None
+        assert claim.job_id == job_id
+        worked_on.append(job_id)
+        place = settings.jobs_dir / job_id / str(claim.attempt)
+        place.mkdir(parents=True)
+        (place / "adapting.safetensors").write_text("half done")
+        fail_job(database, claim, "no luck")
+        return get_job(database, job_id)
+
+    monkeypatch.setattr(adapting, "_run", run)
+    return worked_on
+
+
+@pytest.fixture
+def run_adapt(tmp_path: Path, split_files: Files) -> Callable[..., Any]:
+    for name, content in split_files.items():
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def run(**changed: int) -> None:
+        asked = JobSettings.model_validate({"resolutions": [32], **changed})
+        request = JobRequest(dataset="", memory_limit=6_000_000, settings=asked)
+        adapt(tmp_path / "images", request, tmp_path / "output", Settings(), Meter(io.StringIO()))
+
+    return run
+
+
+def test_a_failed_job_is_tried_again(failing: list[str], run_adapt: Callable[..., Any]) -> None:
+    for _ in range(2):
+        with pytest.raises(FailedJobError, match="failed: no luck"):
+            run_adapt()
+    assert failing == [failing[0]] * 2
+
+
+def test_with_other_arguments_it_gives_way_to_a_new_one(
+    failing: list[str], run_adapt: Callable[..., Any], tmp_path: Path
+) -> None:
+    with pytest.raises(FailedJobError):
+        run_adapt()
+    with pytest.raises(FailedJobError):
+        run_adapt(epochs=3)
+    first, second = failing
+    assert first != second
+    state = tmp_path / "output" / ".tinyfit"
+    assert [path.name for path in (state / "jobs").iterdir()] == [second]
+    database = Database(f"sqlite:///{state / 'tinyfit.db'}")
+    try:
+        assert [(job.id, job.status) for job, _ in list_jobs(database)] == [
+            (second, Status.FAILED)
+        ]
+    finally:
+        database.close()
+
+
+def test_a_job_under_way_is_not_mixed_with_another(
+    run_adapt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> Job:
+        raise adapting.InterruptedJobError("stopped")
+
+    monkeypatch.setattr(adapting, "_run", interrupt)
+    with pytest.raises(adapting.InterruptedJobError):
+        run_adapt()
+    with pytest.raises(InputError, match="epochs 10 there, 3 now"):
+        run_adapt(epochs=3)

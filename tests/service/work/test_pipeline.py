@@ -1,0 +1,162 @@
+"""Whole jobs on tiny datasets, with real worker processes and real training."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+import tinytl
+from service.record.database import Database
+from service.record.jobs import list_jobs
+from service.record.models import Job
+
+Files = dict[str, bytes]
+MakeZip = Callable[[Mapping[str, bytes]], Path]
+LIMIT = "6MB"
+ARGUMENTS = (
+    *("--memory-limit", LIMIT, "--trials", "6", "--epochs", "2", "--adapt-steps", "6"),
+    *("--resolutions", "32", "--seed", "3", "--json"),
+)
+
+
+def adapt(data: Path, output: Path, *more: str) -> list[str]:
+    command = [sys.executable, "-m", "service.cli", "adapt", str(data), "--output", str(output)]
+    return [*command, *ARGUMENTS, *more]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TINYFIT_POLL_SECONDS": "0.2"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
+
+
+def finished(command: list[str]) -> dict[str, Any]:
+    done = run(command)
+    assert done.returncode == 0, done.stderr
+    job: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return job
+
+
+def telling(job: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result that the seed decides: the bundle's bytes as well."""
+    result = dict(job["result"])
+    result["checkpoint"] = result["checkpoint"]["sha256"]
+    return result
+
+
+def only_job(output: Path) -> Job:
+    """The job of an output folder."""
+    database = Database(f"sqlite:///{output / '.tinyfit' / 'tinyfit.db'}")
+    try:
+        ((job, _),) = list_jobs(database)
+        return job
+    finally:
+        database.close()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Filled by the first test that needs it: the job, its data and its output folder."""
+    return {"directory": tmp_path_factory.mktemp("undisturbed")}
+
+
+@pytest.fixture
+def reference(
+    undisturbed: dict[str, Any], make_zip: MakeZip, split_files: Files
+) -> dict[str, Any]:
+    if "job" not in undisturbed:
+        directory = undisturbed["directory"]
+        data = make_zip(split_files).rename(directory / "shapes.zip")
+        undisturbed |= {"data": data, "output": directory / "output"}
+        undisturbed["job"] = finished(adapt(data, undisturbed["output"]))
+    return undisturbed
+
+
+def test_a_job_ends_with_a_bundle_within_the_limit(reference: dict[str, Any]) -> None:
+    job, output = reference["job"], reference["output"]
+    result = job["result"]
+    assert job["status"] == "succeeded"
+    assert job["progress"] == 1.0
+    assert result["measured_peak_bytes"] <= job["memory_limit_bytes"] == 6_000_000
+    assert result["trials"] == 6
+    assert 0 <= result["head_only_test_accuracy"] <= 1
+    bundle = output / "model.tinyfit.zip"
+    assert result["checkpoint"]["url"] == bundle.as_uri()
+    assert result["checkpoint"]["bytes"] == bundle.stat().st_size
+    model = tinytl.load(bundle)
+    assert tuple(model.classes) == ("circle", "square")
+    (job_dir,) = (output / ".tinyfit" / "jobs").iterdir()
+    left = [path.name for path in job_dir.rglob("*") if path.is_file()]
+    assert left == ["model.tinyfit.zip"]
+
+
+def test_the_same_command_again_answers_at_once_and_another_is_refused(
+    reference: dict[str, Any],
+) -> None:
+    data, output = reference["data"], reference["output"]
+    started = time.monotonic()
+    assert reference["job"]["name"] == "shapes"
+    assert finished(adapt(data, output)) == reference["job"]
+    assert time.monotonic() - started < 20
+    refused = run(adapt(data, output, "--epochs", "4"))
+    assert refused.returncode == 2
+    assert "epochs 2 there, 4 now" in refused.stderr
+    assert refused.stdout == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_job_goes_on_to_the_same_result(
+    reference: dict[str, Any], tmp_path: Path, number: signal.Signals
+) -> None:
+    output = tmp_path / "output"
+    command = adapt(reference["data"], output)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for(lambda: stage_of(output) == "search")
+        process.send_signal(number)
+        _, words = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    if number is signal.SIGINT:
+        assert process.returncode == 1
+        assert "run the same command again to go on" in words.splitlines()[-1]
+    assert not only_job(output).status.is_final
+    assert telling(finished(command)) == telling(reference["job"])
+    assert only_job(output).attempt == 2
+
+
+def stage_of(output: Path) -> str:
+    if not (output / ".tinyfit" / "tinyfit.db").exists():
+        return ""
+    try:
+        return only_job(output).stage or ""
+    except (OperationalError, ValueError):  # no tables or no job yet
+        return ""
+
+
+def test_two_at_once_in_one_folder(reference: dict[str, Any]) -> None:
+    import fcntl
+
+    with (reference["output"] / ".tinyfit" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = run(adapt(reference["data"], reference["output"]))
+    assert refused.returncode == 2
+    assert "another tinyfit adapt is at work" in refused.stderr
