@@ -107,7 +107,8 @@ class Installation:
             )
             for name, value in said.items()
         }
-        outside = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
+        inherited = ("HOME", "LANG", "TINYFIT_JOB_NICENESS")
+        outside = {name: os.environ[name] for name in inherited if name in os.environ}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         image = {"TINYFIT_DATA_DIR": str(self.folder)}
         return {**outside, "PATH": path, "OMP_NUM_THREADS": "1", **image, **ours}

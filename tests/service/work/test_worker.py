@@ -154,7 +154,7 @@ def test_a_child_that_gets_no_further_is_killed_and_the_job_tried_again(
     make_worker: Callable[..., Worker], database: Database, make_job: MakeJob, pids: Pids
 ) -> None:
     job = make_job("stall")
-    assert make_worker(stall_seconds=2.0).run_one()
+    assert make_worker(stall_seconds=4.0).run_one()
     found = get_job(database, job.id)
     assert (found.status, found.lost_attempts) == (Status.QUEUED, 1)
     wait_for(lambda: not any(map(is_alive, pids())))
@@ -169,9 +169,9 @@ def test_a_child_that_gets_on_keeps_its_lease(
 ) -> None:
     """It lasts longer than the lease, and longer than a child may be silent."""
     job = make_job("endless")
-    start(make_worker(stall_seconds=2.0).run)
+    start(make_worker(stall_seconds=4.0).run)
     pids()
-    until = time.monotonic() + 2.5
+    until = time.monotonic() + 4.5
     while time.monotonic() < until:
         assert claim_job(database, worker="x", lease_seconds=1, max_lost_attempts=9) is None
         time.sleep(0.1)
