@@ -1,6 +1,20 @@
+import gc
 import os
+
+import pytest
 
 from tinytl.threads import torch_environment
 
 os.environ.update(torch_environment())  # read when torch is first imported
 os.environ["TINYFIT_JOB_NICENESS"] = "0"  # the tests beside a job would leave it no time
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files start first, so that the others fill the time beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: gc, which tests ask for all tensors again and again, can skip it."""
+    gc.collect()
+    gc.freeze()

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, UntypedStorage
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _CPU = torch.device("cpu")
@@ -89,7 +89,7 @@ def allocator_peak_bytes(run: Callable[[], object], device: torch.device = _CPU)
     if device.type == "cuda":
         return _cuda_peak_bytes(run, device)
     standing_bytes = live_tensor_bytes()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(profile_memory=True, use_kineto=True) as profiler:
         run()
     return standing_bytes + _peak_of_events(profiler)
 
@@ -162,6 +162,11 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             yield
         finally:
             self._ledger.label = outer
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here: to leave this out, torch would first import its compiler."""
+        return False
 
     def __enter__(self) -> Self:
         self._ledger.note_everything_alive()
@@ -372,10 +377,9 @@ def _cuda_peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 def _peak_of_events(profiler: profile) -> int:
     """The highest running sum of the allocator's events (bytes; negative for a free)."""
-    kineto = profiler.profiler
-    assert kineto is not None
-    assert kineto.kineto_results is not None
-    events = [e for e in kineto.kineto_results.events() if e.name() == "[memory]"]
+    results = profiler.kineto_results
+    assert results is not None
+    events = [event for event in results.events() if event.name() == "[memory]"]
     live = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         live += event.nbytes()  # type: ignore[attr-defined]

@@ -12,6 +12,8 @@ import tinytl
 from service.demo import serving
 from tests.dashboard.conftest import Watch
 
+pytestmark = pytest.mark.long
+
 MakeZip = Callable[..., Path]
 _PATIENCE_MS = 120_000
 

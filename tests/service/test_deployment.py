@@ -25,6 +25,8 @@ import yaml
 from service.cli.main import _parser
 from tests.service.own_postgresql import own_postgresql
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]

@@ -14,6 +14,8 @@ import pytest
 
 from tests.service.processes import is_alive, wait_for
 
+pytestmark = pytest.mark.long
+
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
 

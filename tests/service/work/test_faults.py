@@ -39,6 +39,8 @@ from service.settings import Settings
 from service.work.progress import Stage
 from tests.service.processes import HELD_CHILD, RUN_WORKER, descendants, is_alive, wait_for
 
+pytestmark = pytest.mark.long
+
 JOB = JobSettings(trials=3, epochs=2, adapt_steps=4, resolutions=(32,), seed=3)
 Files = dict[str, bytes]
 

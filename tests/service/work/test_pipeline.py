@@ -17,6 +17,9 @@ import tinytl
 from service.record.database import Database
 from service.record.jobs import list_jobs
 from service.record.models import Job
+from service.work.progress import Stage
+
+pytestmark = pytest.mark.long
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
@@ -120,27 +123,33 @@ def test_the_same_command_again_answers_at_once_and_another_is_refused(
     assert refused.stdout == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_job_goes_on_to_the_same_result(
-    reference: dict[str, Any], tmp_path: Path, number: signal.Signals
+def test_a_job_stopped_twice_goes_on_to_the_same_result(
+    reference: dict[str, Any], tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
     command = adapt(reference["data"], output)
+    stop(command, output, Stage.ADAPT, signal.SIGKILL)
+    process, words = stop(command, output, Stage.SEARCH, signal.SIGINT)
+    assert process.returncode == 1
+    assert "run the same command again to go on" in words.splitlines()[-1]
+    assert not only_job(output).status.is_final
+    assert telling(finished(command)) == telling(reference["job"])
+    assert only_job(output).attempt == 3
+
+
+def stop(
+    command: list[str], output: Path, stage: Stage, number: signal.Signals
+) -> tuple[subprocess.Popen[str], str]:
+    """Send it to the command once the job is in this stage; the ended process and its words."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
-        wait_for(lambda: stage_of(output) == "search")
+        wait_for(lambda: stage_of(output) == stage)
         process.send_signal(number)
-        _, words = process.communicate(timeout=60)
+        return process, process.communicate(timeout=60)[1]
     finally:
         process.kill()
-    if number is signal.SIGINT:
-        assert process.returncode == 1
-        assert "run the same command again to go on" in words.splitlines()[-1]
-    assert not only_job(output).status.is_final
-    assert telling(finished(command)) == telling(reference["job"])
-    assert only_job(output).attempt == 2
 
 
 def stage_of(output: Path) -> str:
