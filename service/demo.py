@@ -90,8 +90,11 @@ def export_digits(path: Path) -> int:
 
 
 @contextmanager
-def serving(data_dir: Path) -> Iterator[Client]:
-    """A server of its own on any free port, and a client of it."""
+def serving(data_dir: Path, **settings: str) -> Iterator[Client]:
+    """A server of its own on any free port, and a client of it.
+
+    settings: TINYFIT_* variables; those of this process do not matter.
+    """
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--host", "127.0.0.1"]
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("TINYFIT_")
@@ -100,7 +103,7 @@ def serving(data_dir: Path) -> Iterator[Client]:
         [*command, "--data-dir", str(data_dir)],
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=environment | settings,
     )
     log: list[str] = []
     reader = threading.Thread(target=_read_lines, args=(server, log), daemon=True)

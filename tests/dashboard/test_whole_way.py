@@ -20,7 +20,7 @@ _PATIENCE_MS = 120_000
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    with serving(tmp_path / "data") as client:
+    with serving(tmp_path / "data", TINYFIT_JOB_NICENESS="0") as client:
         yield client.url
 
 
