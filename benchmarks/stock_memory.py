@@ -25,7 +25,7 @@ from tinytl.config import NetworkConfig
 from tinytl.data import IMAGE_MEAN, IMAGE_STD
 from tinytl.measure import ask_fresh_process
 from tinytl.ofa_format import from_ofa, to_ofa
-from tinytl.tracker import measure_peaks, rss_growth_bytes
+from tinytl.tracker import measure_peaks, resident_memory
 from tinytl.trainable import Method
 
 _REPOSITORY = Path(__file__).parents[1]
@@ -77,12 +77,12 @@ def measure_step(
         step()
 
     # resident memory first: the instruments take memory of their own
-    rss_growth = rss_growth_bytes(first_steps)
+    resident = resident_memory(first_steps)
     peaks = measure_peaks(step)
     return StockMeasurement(
         storage_peak_bytes=peaks.storage_bytes,
         allocator_peak_bytes=peaks.allocator_bytes,
-        rss_growth_bytes=rss_growth,
+        rss_growth_bytes=None if resident is None else resident.growth_bytes,
     )
 
 

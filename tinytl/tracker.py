@@ -118,12 +118,6 @@ def resident_memory(run: Callable[[], object]) -> ResidentMemory | None:
     )
 
 
-def rss_growth_bytes(run: Callable[[], object]) -> int | None:
-    """Run it; the growth of resident_memory alone."""
-    resident = resident_memory(run)
-    return None if resident is None else resident.growth_bytes
-
-
 class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every tensor storage from the operator that first shows it until it is freed.
 

@@ -17,7 +17,7 @@ def describe_invalid(error: RequestValidationError) -> tuple[str, list[dict[str,
         {
             "where": ".".join(map(str, found["loc"])),
             "what": _what(found),
-            "got": _quoted(found.get("input")),
+            "got": _quoted(error.body if found["type"] == "json_invalid" else found.get("input")),
         }
         for found in error.errors()
     ]
@@ -38,6 +38,8 @@ def _what(found: Mapping[str, Any]) -> str:
 
 def _quoted(value: Any) -> Any:
     """What was sent, as JSON can say it: numbers like NaN and what is long become short text."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     is_plain = value is None or isinstance(value, int)
     is_plain = is_plain or (isinstance(value, float) and math.isfinite(value))
     shown = value if isinstance(value, str) else repr(value)

@@ -157,6 +157,19 @@ def test_resident_memory_sees_tensors_and_arrays_that_are_written():
     assert total - later == pytest.approx(8 * _PLANTED_BYTES, rel=0.1)
 
 
+def test_the_instruments_do_not_import_torchs_compiler():
+    """It takes seconds and memory, in every process that measures."""
+    script = (
+        "import sys, torch; from tinytl.tracker import measure_peaks\n"
+        "measure_peaks(lambda: torch.ones(3) + 1)\n"
+        "print('torch._dynamo' in sys.modules, 'torch._inductor' in sys.modules)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split()[-2:] == ["False", "False"]
+
+
 def _peak_over_start(run):
     before = storage_peak_bytes(lambda: None)
     return storage_peak_bytes(run) - before

@@ -163,6 +163,15 @@ def test_bodies_that_json_or_numbers_can_not_say(
     assert len(refused.content) < 2_000
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_a_body_that_is_no_object_is_quoted_as_it_was_sent(
+    client: httpx.Client, kind: str
+) -> None:
+    refused = client.post("/jobs", content=b"{bad", headers={"content-type": kind})
+    (found,) = problem(refused, 422)["errors"]
+    assert found["got"] == "{bad"
+
+
 def test_a_body_of_another_type_or_far_too_large(client: httpx.Client) -> None:
     plain = client.post("/jobs", content=b"{}", headers={"content-type": "text/plain"})
     assert "Content-Type: application/json" in problem(plain, 422)["detail"]

@@ -147,7 +147,6 @@ def open_site(directory: Path, files: Files) -> Site:
         lease_seconds=2.0,
         poll_seconds=0.1,
         stop_grace_seconds=0.5,
-        job_niceness=0,
     )
     database = Database(settings.resolved_database_url)
     database.upgrade()

@@ -18,6 +18,7 @@ from service.record.database import Database
 from service.record.jobs import list_jobs
 from service.record.models import Job
 from service.work.progress import Stage
+from tests.service.processes import wait_for
 
 pytestmark = pytest.mark.long
 
@@ -64,13 +65,6 @@ def only_job(output: Path) -> Job:
         return job
     finally:
         database.close()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +134,12 @@ def test_a_job_stopped_twice_goes_on_to_the_same_result(
 def stop(
     command: list[str], output: Path, stage: Stage, number: signal.Signals
 ) -> tuple[subprocess.Popen[str], str]:
-    """Send it to the command once the job is in this stage; the ended process and its words."""
+    """Signal the command once its job is in this stage; the ended process and its words."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
-        wait_for(lambda: stage_of(output) == stage)
+        wait_for(lambda: stage_of(output) == stage, 120)
         process.send_signal(number)
         return process, process.communicate(timeout=60)[1]
     finally:
