@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from search.errors import SpaceError
 from tinytl.config import (
+    GROUP_NORM,
     Activation,
     BlockConfig,
     ConvConfig,
@@ -65,14 +66,14 @@ _STAGES: dict[Family, tuple[_Stage, ...]] = {
         _Stage(160, 2, "h_swish", True),
     ),
 }
-_NORMS: dict[Family, NormConfig] = {
+_BATCH_NORMS: dict[Family, NormConfig] = {
     "proxyless": NormConfig(eps=1e-3, momentum=0.1),
     "mobilenetv3": NormConfig(eps=1e-5, momentum=0.1),
 }
 _FAMILY_NAMES: dict[str, Family] = {"proxyless": "proxyless", "mbv3": "mobilenetv3"}
 _ID = re.compile(
     r"ofa_(?P<family>proxyless|mbv3)_d(?P<depths>\d+)_e(?P<expand_ratios>\d+)"
-    r"_k(?P<kernel_sizes>\d+)_w(?P<width>\d+(?:\.\d+)?)(?:_[A-Za-z0-9_.-]+)?"
+    r"_k(?P<kernel_sizes>\d+)_w(?P<width>\d+(?:\.\d+)?)(?P<group_norm>_gn)?(?:_[A-Za-z0-9_.-]+)?"
 )
 
 
@@ -90,7 +91,11 @@ class SupernetSpec:
 
     @staticmethod
     def parse(supernet_id: str) -> SupernetSpec:
-        """Read an id such as ofa_proxyless_d234_e346_k357_w1.3, any suffix after it allowed."""
+        """Read an id such as ofa_proxyless_d234_e346_k357_w1.3, any suffix after it allowed.
+
+        The suffix _gn, alone or with another after it, says that the norm is group norm with
+        weight standardization; else it is batch norm.
+        """
         match = _ID.fullmatch(supernet_id)
         if match is None:
             raise SpaceError(
@@ -123,7 +128,11 @@ class SupernetSpec:
                 f"supernet id {supernet_id!r}: width must be between 0.1 and 4 but is {width}"
             )
         return SupernetSpec(
-            id=supernet_id, family=family, width=width, norm=_NORMS[family], **choices
+            id=supernet_id,
+            family=family,
+            width=width,
+            norm=GROUP_NORM if match["group_norm"] else _BATCH_NORMS[family],
+            **choices,
         )
 
     @property

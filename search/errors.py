@@ -19,3 +19,7 @@ class AdaptationError(SearchError):
 
 class SpecError(SearchError):
     """A SPEC.json can't be read or describes no training."""
+
+
+class PretrainError(SearchError):
+    """A pretraining's settings, images or checkpoint can't be used."""

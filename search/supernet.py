@@ -2,55 +2,66 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from search import elastic_lite_residual
 from search.architecture import Subnet, SupernetSpec
+from search.elastic_lite_residual import LARGEST
 from search.errors import SupernetError
 from search.ofa_package import build_elastic_network
 from search.registry import OFFICIAL_URL, locate
-from tinytl.config import NetworkConfig
+from tinytl.config import LiteResidualSize, NetworkConfig, with_lite_residuals
 from tinytl.lite_residual import LiteResidual
 
 _CLASSIFIER_KEYS = ("classifier.linear.weight", "classifier.linear.linear.weight")
+_NORM_FIELDS = {
+    "batch": ("weight", "bias", "running_mean", "running_var"),
+    "group": ("weight", "bias"),
+}
+_LITE_RESIDUAL = ".lite_residual."
 _COUNTER = ".num_batches_tracked"
 _STATIC_PARTS = ("first_conv.", "blocks.0.", "final_expand_layer.", "feature_mix_layer.")
-
-
-def _side_branch(module: LiteResidual, x: Tensor, out_size: torch.Size) -> Tensor:
-    """The module's pool and forward by operations that autograd goes back through."""
-    y = F.relu(module.bn1(module.conv1(module.pool(x))))
-    y = module.final_bn(module.conv2(y))
-    return F.interpolate(y, size=out_size, mode="bilinear", align_corners=False)
 
 
 class Supernet:
     """ofa's elastic network with its description; every subnet shares its weights.
 
-    Block indices are those of the full-depth network. Lite residual modules, where given, run
-    beside their blocks; they belong to the caller.
+    Block indices are those of the full-depth network. lite_residuals are the modules that it was
+    pretrained with, of the largest size, by block index; empty where there were none.
     """
 
-    def __init__(self, spec: SupernetSpec, network: nn.Module, num_classes: int) -> None:
+    def __init__(
+        self,
+        spec: SupernetSpec,
+        network: nn.Module,
+        num_classes: int,
+        lite_residuals: Mapping[int, LiteResidual] | None = None,
+    ) -> None:
         self.spec = spec
         self.network: Any = network
         self.num_classes = num_classes
+        self.lite_residuals = dict(lite_residuals or {})
 
     def forward(
         self,
         subnet: Subnet,
         images: Tensor,
         lite_residuals: Mapping[int, LiteResidual] | None = None,
+        size: LiteResidualSize | None = None,
     ) -> Tensor:
-        """Logits (N, num_classes) of the subnet for normalized images (N, 3, H, W)."""
+        """Logits (N, num_classes) of the subnet for normalized images (N, 3, H, W).
+
+        The lite residual modules given run beside their blocks, cut to size where one is given.
+        """
         net = self.network
         net.set_active_subnet(
             ks=list(subnet.kernel_sizes), e=list(subnet.expand_ratios), d=list(subnet.depths)
@@ -60,7 +71,7 @@ class Supernet:
             for index in stage:
                 y = net.blocks[index](x)
                 if lite_residuals is not None and index in lite_residuals:
-                    y = y + _side_branch(lite_residuals[index], x, y.shape[2:])
+                    y = y + elastic_lite_residual.run(lite_residuals[index], x, y.shape[2:], size)
                 x = y
         if self.spec.family == "mobilenetv3":
             x = net.final_expand_layer(x).mean((2, 3), keepdim=True)
@@ -132,7 +143,7 @@ class Supernet:
             for name, (weight, norm, channels) in parts.items():
                 prefix = f"blocks.{position}.conv.{name}"
                 weights[f"{prefix}.conv.weight"] = weight.detach().clone()
-                for field in ("weight", "bias", "running_mean", "running_var"):
+                for field in _NORM_FIELDS[self.spec.norm.kind]:
                     weights[f"{prefix}.bn.{field}"] = getattr(norm, field)[:channels].clone()
             if block.squeeze_excite:
                 se, squeeze = layer.depth_conv.se, block.squeeze_channels
@@ -199,9 +210,10 @@ def supernet_from_weights(
         if value.is_floating_point() and not value.isfinite().all():
             raise SupernetError(f"supernet {source}: tensor {key!r} holds values not finite")
     network = build_elastic_network(spec, num_classes)
+    own = {key: value for key, value in weights.items() if _LITE_RESIDUAL not in key}
     _mark_unset(network)
     try:
-        network.load_state_dict(dict(weights))
+        network.load_state_dict(own)
     except AssertionError as error:
         raise SupernetError(
             f"supernet {source}: {spec.id} has no tensor {str(error)!r}; the file is of another "
@@ -216,7 +228,58 @@ def supernet_from_weights(
             f"supernet {source} lacks {len(missing)} tensors of {spec.id}, such as {missing[:3]}"
         )
     network.requires_grad_(False).eval()
-    return Supernet(spec, network, num_classes)
+    modules = _lite_residuals(spec, weights, source) if len(own) < len(weights) else {}
+    return Supernet(spec, network, num_classes, modules)
+
+
+def untrained_supernet(
+    spec: SupernetSpec, num_classes: int, *, lite_residuals: bool, generator: torch.Generator
+) -> Supernet:
+    """A supernet of random weights, as pretraining starts from."""
+    network = build_elastic_network(spec, num_classes)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.out_channels * module.kernel_size[0] ** 2 / module.groups
+                module.weight.normal_(0, math.sqrt(2 / fan_out), generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+        head = network.classifier.linear
+        bound = 1 / math.sqrt(head.in_features)
+        head.weight.uniform_(-bound, bound, generator=generator)
+        head.bias.zero_()
+    modules = build_lite_residuals(spec, LARGEST, generator) if lite_residuals else {}
+    return Supernet(spec, network, num_classes, modules)
+
+
+def build_lite_residuals(
+    spec: SupernetSpec, size: LiteResidualSize, generator: torch.Generator | None = None
+) -> dict[int, LiteResidual]:
+    """Fresh lite residual modules of this size by block index, one per block but the first."""
+    network = with_lite_residuals(spec.network_config(spec.largest, 2), size)
+    return {
+        index: LiteResidual(block.lite_residual, generator).requires_grad_(False)
+        for index, block in enumerate(network.blocks)
+        if block is not None and block.lite_residual is not None
+    }
+
+
+def _lite_residuals(
+    spec: SupernetSpec, weights: Mapping[str, Tensor], source: str
+) -> dict[int, LiteResidual]:
+    modules = build_lite_residuals(spec, LARGEST)
+    as_module = nn.ModuleDict({f"blocks_{index}": module for index, module in modules.items()})
+    given = {
+        key.replace("blocks.", "blocks_", 1).replace(_LITE_RESIDUAL, "."): value
+        for key, value in weights.items()
+        if _LITE_RESIDUAL in key
+    }
+    try:
+        as_module.load_state_dict(given)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SupernetError(f"supernet {source} has other lite residuals: {reason}") from error
+    return modules
 
 
 def _num_classes(weights: Mapping[str, Tensor], source: str) -> int:

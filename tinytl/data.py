@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -186,6 +187,12 @@ class ImageSplit:
     def labels_of(self, indices: Sequence[int]) -> Tensor:
         """Labels, int64 (N,), of the images of these indices."""
         return torch.from_numpy(self.labels[list(indices)].astype(np.int64))
+
+    def all_images(self) -> Tensor:
+        """uint8 (N, 3, side, side), still memory-mapped; to be read only."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return torch.from_numpy(self._images)
 
     def batch(self, indices: Sequence[int], resolution: int) -> Tensor:
         """Evaluation view: whole images, uint8 (N, 3, resolution, resolution)."""

@@ -1,0 +1,108 @@
+"""Training images on the device that trains: a batch's random crops are two matrix products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinytl.data import ImageSplit, normalize
+
+_ASPECT_RATIO = 4 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """One random view per image: a box in shares of the side, a mirror image, a brightness.
+
+    All fields have the shape (N,).
+    """
+
+    top: np.ndarray
+    left: np.ndarray
+    height: np.ndarray
+    width: np.ndarray
+    mirrored: np.ndarray
+    brightness: np.ndarray
+
+    @classmethod
+    def draw(
+        cls,
+        count: int,
+        rng: np.random.Generator,
+        *,
+        min_crop_scale: float,
+        horizontal_flip: bool,
+        brightness: float,
+    ) -> Crops:
+        area, aspect, top, left, mirror, gain = rng.random((6, count))
+        scale = min_crop_scale + (1 - min_crop_scale) * area
+        ratio = np.exp((2 * aspect - 1) * math.log(_ASPECT_RATIO))
+        height = np.minimum(1, np.sqrt(scale / ratio))
+        width = np.minimum(1, np.sqrt(scale * ratio))
+        return cls(
+            top=top * (1 - height),
+            left=left * (1 - width),
+            height=height,
+            width=width,
+            mirrored=horizontal_flip & (mirror < 0.5),
+            brightness=1 + (2 * gain - 1) * brightness,
+        )
+
+    def part(self, members: slice) -> Crops:
+        return Crops(**{name: value[members] for name, value in vars(self).items()})
+
+
+class TrainingImages:
+    """A split's images and labels on one device; on the CPU the images stay memory-mapped."""
+
+    def __init__(self, split: ImageSplit, device: torch.device) -> None:
+        self._images = split.all_images().to(device)
+        self._labels = split.labels_of(range(len(split))).to(device)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batch(self, indices: np.ndarray, crops: Crops, resolution: int) -> tuple[Tensor, Tensor]:
+        """Normalized crops (N, 3, resolution, resolution) and labels (N,) of these images."""
+        chosen = torch.from_numpy(indices).to(self._images.device)
+        images = self._images[chosen]
+        side = images.shape[-1]
+        rows = resampling(side, crops.top, crops.height, resolution)
+        columns = resampling(side, crops.left, crops.width, resolution)
+        columns[crops.mirrored] = columns[crops.mirrored][:, ::-1]
+        columns *= crops.brightness[:, None, None]
+        across = torch.from_numpy(columns).to(images.device)[:, None]
+        down = torch.from_numpy(rows).to(images.device)[:, None]
+        views = down @ (images.float() @ across.transpose(2, 3))
+        return normalize(views.clamp_(0, 255)), self._labels[chosen]
+
+
+def resampling(side: int, start: np.ndarray, length: np.ndarray, resolution: int) -> np.ndarray:
+    """Weights (N, resolution, side), float32, that resample a stretch of a line of pixels.
+
+    start and length (N,) are shares of the side. The filter is a triangle, as in antialiased
+    bilinear interpolation: it reaches one pixel of the coarser grid to either side.
+    """
+    scale = length * side / resolution
+    centres = (start * side)[:, None] + (np.arange(resolution) + 0.5) * scale[:, None]
+    distances = np.abs(np.arange(side) + 0.5 - centres[:, :, None])
+    weights = np.maximum(0, 1 - distances / np.maximum(1, scale)[:, None, None])
+    normalized: np.ndarray = weights / weights.sum(2, keepdims=True)
+    return normalized.astype(np.float32)
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch takes the images."""
+    return np.random.default_rng([seed, epoch]).permutation(num_images)
+
+
+def whole_images(split: ImageSplit, resolution: int, batch_size: int) -> Iterator[Tensor]:
+    """All images of a split in order, uncropped and normalized, on the CPU."""
+    for first in range(0, len(split), batch_size):
+        indices = range(first, min(first + batch_size, len(split)))
+        yield normalize(split.batch(indices, resolution))
