@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from search.adapted import AdaptedSupernet
 from search.errors import AdaptationError
+from search.optimizer import SubnetAdam
 from search.space import sample_subnet
 from search.supernet import Supernet
 from tinytl.checkpoint import read_tensors, write_tensors
@@ -29,8 +29,6 @@ from tinytl.errors import BundleError, CancelledError
 from tinytl.trainable import Method
 
 __all__ = ["AdaptSettings", "AdaptedSupernet", "adapt"]
-
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +113,7 @@ class _Run:
             seed=settings.seed,
         )
         self.parameters = self.adapted.trained_parameters()
-        self.optimizer = torch.optim.Adam(self.parameters.values(), fused=True)
+        self.optimizer = SubnetAdam(self.parameters)
         by_class: dict[int, list[int]] = defaultdict(list)
         for index, label in enumerate(self.split.labels.tolist()):
             by_class[label].append(index)
@@ -138,23 +136,18 @@ class _Run:
         images = self.split.augmented_batch(
             indices, resolution, settings.augmentation, (settings.seed, step)
         )
-        for group in self.optimizer.param_groups:
-            cosine = (1 + math.cos(math.pi * step / settings.steps)) / 2
-            group["lr"] = settings.learning_rate * cosine
         logits = self.adapted.supernet.forward(
             subnet, normalize(images), self.adapted.lite_residuals
         )
         loss = F.cross_entropy(
             logits, self.split.labels_of(indices), label_smoothing=settings.label_smoothing
         )
-        # Blocks that this subnet leaves out get no gradient, and Adam passes them over.
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        cosine = (1 + math.cos(math.pi * step / settings.steps)) / 2
+        self.optimizer.step(settings.learning_rate * cosine)
 
     def save(self, path: Path, done: int) -> None:
-        tensors = _training_tensors(self.parameters, self.optimizer)
-        write_tensors(path, tensors, {**self.identity, "done": done})
+        write_tensors(path, self.optimizer.state_tensors(), {**self.identity, "done": done})
 
     def resume(self, path: Path) -> int:
         try:
@@ -165,7 +158,7 @@ class _Run:
                     f"checkpoint {path.name} belongs to another adaptation: {header!r}, "
                     f"not {self.identity!r}; delete it or name another file"
                 )
-            _restore_training(tensors, self.parameters, self.optimizer)
+            self.optimizer.load_state(tensors)
         except (BundleError, KeyError) as error:
             raise AdaptationError(f"checkpoint {path.name} is damaged: {error}") from error
         return int(done)
@@ -195,43 +188,5 @@ def _training(adapted: AdaptedSupernet, parameters: Sequence[nn.Parameter]) -> I
     finally:
         for parameter in parameters:
             parameter.requires_grad_(False)
-            parameter.grad = None
         for norm in norms:
             norm.training, norm.track_running_stats = False, True
-
-
-def _training_tensors(
-    parameters: Mapping[str, Tensor], optimizer: torch.optim.Adam
-) -> dict[str, Tensor]:
-    """The parameters and their Adam state, by name, for write_tensors."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        tensors[f"parameter.{name}"] = parameter
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}.{name}"] = value
-    return tensors
-
-
-@torch.no_grad()
-def _restore_training(
-    tensors: Mapping[str, Tensor],
-    parameters: Mapping[str, Tensor],
-    optimizer: torch.optim.Adam,
-) -> None:
-    """Put back what _training_tensors took. Raises BundleError where a tensor lacks or differs.
-
-    A parameter that had taken no gradient yet has no Adam state.
-    """
-    try:
-        for name, parameter in parameters.items():
-            saved = tensors[f"parameter.{name}"]
-            if saved.shape != parameter.shape:
-                raise BundleError(
-                    f"training state has the shape {tuple(saved.shape)} for {name!r}, "
-                    f"not {tuple(parameter.shape)}"
-                )
-            parameter.copy_(saved)
-            if f"step.{name}" in tensors:
-                optimizer.state[parameter] = {key: tensors[f"{key}.{name}"] for key in _ADAM_STATE}
-    except (KeyError, RuntimeError) as error:
-        raise BundleError(f"training state is damaged: {error!r}") from error

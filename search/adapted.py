@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from search import elastic_lite_residual
 from search.architecture import SupernetSpec
 from search.errors import AdaptationError, SearchError
 from search.ofa_package import build_elastic_network
 from search.pricing import network_of
 from search.space import Candidate
-from search.supernet import Supernet, supernet_from_weights
+from search.supernet import Supernet, build_lite_residuals, supernet_from_weights
 from tinytl.checkpoint import read_tensors, write_tensors
-from tinytl.config import LiteResidualSize, NetworkConfig, with_lite_residuals
+from tinytl.config import LiteResidualSize, NetworkConfig
 from tinytl.data import ImageStore, normalize
 from tinytl.errors import BundleError
 from tinytl.lite_residual import LiteResidual
@@ -59,8 +60,9 @@ class AdaptedSupernet:
         lite_residual: LiteResidualSize | None = None,
         seed: int = 0,
     ) -> AdaptedSupernet:
-        """The state before adaptation: the supernet's weights, a new head, modules that add
-        nothing yet. The supernet itself is left as it is.
+        """The state before adaptation: the supernet's weights and a new head; where the method
+        has lite residual modules, the supernet's own, cut to this size, or, where it has none of
+        this size, new ones, which add nothing yet. The supernet itself is left as it is.
         """
         size = lite_residual or LiteResidualSize()
         generator = torch.Generator().manual_seed(seed)
@@ -76,7 +78,7 @@ class AdaptedSupernet:
         network.requires_grad_(False).eval()
         return cls(
             Supernet(supernet.spec, network, num_classes),
-            _build_modules(supernet.spec, method, size, generator),
+            _first_modules(supernet, size, generator) if method.uses_lite_residual else {},
             method=method,
             lite_residual=size,
         )
@@ -113,7 +115,7 @@ class AdaptedSupernet:
         """The candidate's network and weights, as tinytl.network.build_network takes them.
 
         Batch norm statistics are recalibrated on num_images training images, spread evenly, at
-        the candidate's resolution.
+        the candidate's resolution; group norms have none, and no image is read.
         """
         if self.method.uses_lite_residual and candidate.lite_residual != self.lite_residual:
             raise AdaptationError(
@@ -122,7 +124,7 @@ class AdaptedSupernet:
             )
         self.supernet.recalibrate(
             candidate.subnet,
-            list(_calibration_batches(store, candidate.resolution, num_images)),
+            _calibration_batches(store, candidate.resolution, num_images),
             self.lite_residuals,
         )
         _, weights = self.supernet.extract(candidate.subnet)
@@ -166,7 +168,7 @@ class AdaptedSupernet:
                 part, _, rest = name.partition(".")
                 parts[part][rest] = value
             supernet = supernet_from_weights(spec, parts["network"], source=path.name)
-            modules = _build_modules(spec, method, size, torch.Generator())
+            modules = build_lite_residuals(spec, size) if method.uses_lite_residual else {}
             _as_module(modules).load_state_dict(parts["lite_residual"])
         except AdaptationError:
             raise
@@ -182,19 +184,15 @@ class AdaptedSupernet:
         return cls(supernet, modules, method=method, lite_residual=size)
 
 
-def _build_modules(
-    spec: SupernetSpec, method: Method, size: LiteResidualSize, generator: torch.Generator
+def _first_modules(
+    supernet: Supernet, size: LiteResidualSize, generator: torch.Generator
 ) -> dict[int, LiteResidual]:
-    if not method.uses_lite_residual:
-        return {}
-    network = with_lite_residuals(spec.network_config(spec.largest, 2), size)
-    modules = {
-        index: LiteResidual(block.lite_residual, generator)
-        for index, block in enumerate(network.blocks)
-        if block is not None and block.lite_residual is not None
-    }
-    _as_module(modules).requires_grad_(False)
-    return modules
+    if supernet.lite_residuals and size in elastic_lite_residual.SIZES:
+        return {
+            index: elastic_lite_residual.cut(module, size)
+            for index, module in supernet.lite_residuals.items()
+        }
+    return build_lite_residuals(supernet.spec, size, generator)
 
 
 def _as_module(modules: dict[int, LiteResidual]) -> nn.ModuleDict:

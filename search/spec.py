@@ -3,7 +3,8 @@
 Example: {"network": "ofa_proxyless_d234_e346_k357_w1.3", "subnet": {"ks": [...], "e": [...],
 "d": [...]}, "method": "lite_residual+bias", "resolution": 224, "batch_size": 8,
 "num_classes": 102}. The network "proxyless_mobile" is ProxylessNAS-Mobile and has no subnet.
-"norm" is "batch", frozen and folded, or "group", with weight standardization (the paper's).
+"norm" is "batch", frozen and folded, or "group", with weight standardization (the paper's); by
+default the network's own, and a network that has group norm ("_gn" in its name) keeps it.
 "plan" is a Plan as JSON; "micro_batch_size" stands for one that passes the whole network alike.
 """
 
@@ -29,7 +30,7 @@ _SUBNET_KEYS = {"ks": "kernel_sizes", "e": "expand_ratios", "d": "depths"}
 _REQUIRED = {"network", "method", "resolution", "batch_size", "num_classes"}
 _OPTIONAL = {
     "subnet": None,
-    "norm": "batch",
+    "norm": None,
     "frozen_param_bits": 8,
     "micro_batch_size": None,
     "plan": None,
@@ -109,8 +110,10 @@ def parse_spec(content: Any) -> Spec:
     bits = _integer(values, "frozen_param_bits", _FROZEN_BITS)
     method = _method(values["method"])
     network = _network(values, _integer(values, "num_classes", range(2, _MAX_CLASSES + 1)))
-    if values["norm"] not in ("batch", "group"):
+    if values["norm"] not in (None, "batch", "group"):
         raise SpecError(f"norm must be 'batch' or 'group' but got {values['norm']!r}")
+    if values["norm"] == "batch" and network.norm.kind == "group":
+        raise SpecError(f"network {values['network']!r} has group norm but got norm 'batch'")
     if values["norm"] == "group":
         network = replace(network, norm=GROUP_NORM)
     spec = Spec(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +85,18 @@ class Supernet:
     def recalibrate(
         self,
         subnet: Subnet,
-        batches: Sequence[Tensor],
+        batches: Iterable[Tensor],
         lite_residuals: Mapping[int, LiteResidual] | None = None,
     ) -> None:
         """Set the batch norm statistics to those of the subnet on normalized images.
 
         They are averaged over the batches and hold for this subnet alone, as in ofa's
-        set_running_statistics; unlike there, the network is not copied.
+        set_running_statistics; unlike there, the network is not copied. Group norms have no
+        statistics: nothing runs, and no batch is asked for.
         """
         norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d)]
+        if not norms:
+            return
         settings = [(norm.training, norm.momentum, norm.track_running_stats) for norm in norms]
         try:
             for norm in norms:
