@@ -12,18 +12,32 @@ from torch import Tensor, nn
 from tinytl.config import NormConfig
 
 
-class ElasticGroupNorm(nn.Module):
+class GroupNorm(nn.GroupNorm):
     """Group norm of as many channels as come; groups are equally large in every subnet."""
 
     def __init__(self, num_channels: int, norm: NormConfig) -> None:
-        super().__init__()
-        self.bn = group_norm(num_channels, norm)
+        super().__init__(num_channels // norm.channels_per_group, num_channels, norm.eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        channels, whole = x.shape[1], self.bn
-        num_groups = whole.num_groups * channels // whole.num_channels
-        weight, bias = whole.weight[:channels], whole.bias[:channels]
-        return F.group_norm(x, num_groups, weight, bias, whole.eps)
+        """torch 2.13 crashes on the way back to a channels-last x whose gradient is not asked for,
+        so it always is."""
+        if self.bias.requires_grad and not x.requires_grad:
+            x = x.detach().requires_grad_()
+        channels = x.shape[1]
+        num_groups = self.num_groups * channels // self.num_channels
+        return F.group_norm(x, num_groups, self.weight[:channels], self.bias[:channels], self.eps)
+
+
+class ElasticGroupNorm(nn.Module):
+    """In place of ofa's DynamicBatchNorm2d, which holds its norm as bn too."""
+
+    def __init__(self, num_channels: int, norm: NormConfig) -> None:
+        super().__init__()
+        self.bn = GroupNorm(num_channels, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.bn(x)
+        return y
 
 
 def standardize(weight: Tensor, eps: float) -> Tensor:
@@ -33,8 +47,3 @@ def standardize(weight: Tensor, eps: float) -> Tensor:
     """
     centred = weight - weight.mean((1, 2, 3), keepdim=True)
     return centred / (centred.flatten(1).std(1) + eps).view(-1, 1, 1, 1)
-
-
-def group_norm(num_channels: int, norm: NormConfig) -> nn.GroupNorm:
-    """A group norm of the right number of groups."""
-    return nn.GroupNorm(num_channels // norm.channels_per_group, num_channels, norm.eps)

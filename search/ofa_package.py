@@ -24,7 +24,7 @@ from ofa.utils import MyConv2d  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from search.architecture import SupernetSpec  # noqa: E402
-from search.elastic_group_norm import ElasticGroupNorm, group_norm, standardize  # noqa: E402
+from search.elastic_group_norm import ElasticGroupNorm, GroupNorm, standardize  # noqa: E402
 from tinytl.config import NormConfig  # noqa: E402
 
 __all__ = ["OFAMobileNetV3", "OFAProxylessNASNets", "build_elastic_network"]
@@ -67,7 +67,7 @@ def _use_group_norm(network: nn.Module, norm: NormConfig) -> None:
             parent.bn = ElasticGroupNorm(before.bn.num_features, norm)
             parent.conv.conv = _standardized(parent.conv.conv, norm)
         elif isinstance(before, nn.BatchNorm2d) and not isinstance(parent, DynamicBatchNorm2d):
-            parent.bn = group_norm(before.num_features, norm)
+            parent.bn = GroupNorm(before.num_features, norm)
             parent.conv = _standardized(parent.conv, norm)
 
 
