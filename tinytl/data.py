@@ -128,15 +128,18 @@ def ingest(
     directory: Path,
     *,
     image_size: int,
+    splits: Sequence[Split] = SPLITS,
+    decode: Callable[[Path, int], np.ndarray] = load_image,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Decode every sample once into directory, which appears only when it is complete.
 
+    splits must not be empty. decode(path, image_size) is uint8 (3, image_size, image_size).
     An existing directory is replaced. Raises DataError for an undecodable image or an empty
     split, CancelledError where should_stop asks for it; then nothing is left behind.
     """
-    for split in SPLITS:
+    for split in splits:
         if not any(sample.split == split for sample in samples):
             raise DataError(f"the dataset has no images in its {split} split")
     ordered = sorted(samples, key=lambda s: (SPLITS.index(s.split), s.label, str(s.path)))
@@ -150,7 +153,7 @@ def ingest(
         for index, sample in enumerate(ordered):
             if should_stop():
                 raise CancelledError("ingest was cancelled")
-            images[index] = load_image(sample.path, image_size)
+            images[index] = decode(sample.path, image_size)
             on_progress(index + 1, len(ordered))
         images.flush()
         del images

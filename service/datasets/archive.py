@@ -48,6 +48,9 @@ class Archive:
     def paths(self) -> list[str]:
         return sorted(self._entries)
 
+    def num_bytes(self, path: str) -> int:
+        return self._entries[path].file_size
+
     @contextmanager
     def open(self, path: str) -> Iterator[IO[bytes]]:
         try:

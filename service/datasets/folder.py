@@ -44,6 +44,9 @@ class Folder:
     def paths(self) -> list[str]:
         return sorted(self._sizes)
 
+    def num_bytes(self, path: str) -> int:
+        return self._sizes[path]
+
     @property
     def num_ignored(self) -> int:
         """Junk files of operating systems, those in junk folders included."""

@@ -67,24 +67,38 @@ def is_junk(parts: Parts) -> bool:
 
 def read_layout(paths: Iterable[str], *, min_images_per_class: int) -> Layout:
     """Place every path (checked, with forward slashes, junk left out) in a split and class."""
-    all_parts = [tuple(path.split("/")) for path in sorted(paths)]
+    (layout,) = read_layouts([paths], min_images_per_class=min_images_per_class)
+    return layout
+
+
+def read_layouts(
+    sources: Sequence[Iterable[str]], *, min_images_per_class: int
+) -> tuple[Layout, ...]:
+    """The layouts of one dataset's sources: each has the classes of all of them."""
+    placed = [_place_all(sorted(paths)) for paths in sources]
+    files = tuple(file for _, of_source in placed for file in of_source)
+    _check_case("class", (file.class_name for file in files))
+    for _, of_source in placed:
+        _check_case("file", (file.path for file in of_source))
+    classes = tuple(sorted({file.class_name for file in files}))
+    _check_classes(Layout(name=None, classes=classes, files=files), min_images_per_class)
+    return tuple(
+        Layout(name=wrapper, classes=classes, files=of_source) for wrapper, of_source in placed
+    )
+
+
+def _place_all(paths: Sequence[str]) -> tuple[str | None, tuple[Placed, ...]]:
+    """The name of the folder around everything, if there is one, and the files."""
+    all_parts = [tuple(path.split("/")) for path in paths]
     if not all_parts:
         raise DatasetError(f"no images found; {_SHAPE}")
     wrapper = _wrapper(all_parts)
     inner = [parts[1:] for parts in all_parts] if wrapper is not None else all_parts
     has_splits = all(parts[0].casefold() in _SPLITS for parts in inner)
     files = tuple(
-        _place(parts, shown, has_splits)
-        for parts, shown in zip(inner, ("/".join(parts) for parts in all_parts), strict=True)
+        _place(parts, shown, has_splits) for parts, shown in zip(inner, paths, strict=True)
     )
-    _check_case(files)
-    layout = Layout(
-        name=wrapper,
-        classes=tuple(sorted({file.class_name for file in files})),
-        files=files,
-    )
-    _check_classes(layout, min_images_per_class)
-    return layout
+    return wrapper, files
 
 
 def _wrapper(all_parts: Sequence[Parts]) -> str | None:
@@ -120,18 +134,16 @@ def _is_readable(name: str) -> bool:
     return not (kinds & _UNREADABLE or _TURNING & set(name))
 
 
-def _check_case(files: Sequence[Placed]) -> None:
+def _check_case(kind: str, names: Iterable[str]) -> None:
     """Names that differ only by case are one and the same on many file systems: no guessing."""
     seen: dict[str, str] = {}
-    for file in files:
-        for kind, name in (("class", file.class_name), ("file", file.path)):
-            key = f"{kind}:{unicodedata.normalize('NFC', name).casefold()}"
-            other = seen.setdefault(key, name)
-            if other != name:
-                raise DatasetError(
-                    f"{kind} names {other!r} and {name!r} differ only by case or by how accents "
-                    f"are encoded; rename one"
-                )
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise DatasetError(
+                f"{kind} names {other!r} and {name!r} differ only by case or by how accents "
+                f"are encoded; rename one"
+            )
 
 
 def _check_classes(layout: Layout, min_images_per_class: int) -> None:
