@@ -10,11 +10,11 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from service.datasets.archive import Archive, open_archive
@@ -23,7 +23,9 @@ from service.datasets.images import check_image
 from service.datasets.layout import Placed, Split, read_layouts
 from service.errors import DatasetError
 from service.settings import Settings
-from tinytl.data import to_square
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _NOTES = frozenset({".json", ".txt", ".csv", ".md"})
 """Files that tell of a dataset are left out."""
@@ -35,9 +37,11 @@ _MIN_IMAGES_PER_CLASS = 2
 class Sources:
     """Open, checked sources: `files` are their images, each under "number of source/path"."""
 
-    def __init__(self, opened: Mapping[str, Folder | Archive], settings: Settings) -> None:
-        self.names = tuple(opened)
-        self._opened = tuple(opened.values())
+    def __init__(
+        self, names: Sequence[str], opened: Sequence[Folder | Archive], settings: Settings
+    ) -> None:
+        self.names = tuple(names)
+        self._opened = tuple(opened)
         self._settings = settings
         paths = [
             [path for path in source.paths if PurePosixPath(path).suffix.lower() not in _NOTES]
@@ -69,6 +73,8 @@ class Sources:
 
     def decode(self, key: Path, image_size: int) -> np.ndarray:
         """Upright RGB square, uint8 (3, image_size, image_size). Raises DatasetError."""
+        from tinytl.data import to_square  # imports torch
+
         number, path = _source_and_path(key.as_posix())
         with self._opened[number].open(path) as stream:
             data = stream.read(self._settings.max_image_bytes + 1)
@@ -84,19 +90,19 @@ def open_sources(paths: Sequence[Path], settings: Settings) -> Iterator[Sources]
     unlimited = settings.model_copy(
         update={"max_dataset_images": _NO_LIMIT, "max_dataset_bytes": _NO_LIMIT}
     )
-    opened: dict[str, Folder | Archive] = {}
+    opened: list[Folder | Archive] = []
     with ExitStack() as stack:
-        for path in paths:
-            name = path.stem if path.is_file() else path.resolve().name
-            if name in opened:
-                raise DatasetError(f"two sources are called {name!r}; give each once, or rename")
+        for number, path in enumerate(paths):
+            if path.resolve() in (other.resolve() for other in paths[:number]):
+                raise DatasetError(f"{str(path)!r} is given twice; give it once")
             if path.is_dir():
-                opened[name] = Folder(path, unlimited)
+                opened.append(Folder(path, unlimited))
             elif path.is_file():
-                opened[name] = stack.enter_context(open_archive(path, unlimited))
+                opened.append(stack.enter_context(open_archive(path, unlimited)))
             else:
                 raise DatasetError(f"{str(path)!r} does not exist; give a zip or a folder")
-        yield Sources(opened, unlimited)
+        names = [path.stem if path.is_file() else path.resolve().name for path in paths]
+        yield Sources(names, opened, unlimited)
 
 
 def _source_and_path(key: str) -> tuple[int, str]:
