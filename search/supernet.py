@@ -267,21 +267,28 @@ def build_lite_residuals(
     }
 
 
+@torch.no_grad()
 def _lite_residuals(
     spec: SupernetSpec, weights: Mapping[str, Tensor], source: str
 ) -> dict[int, LiteResidual]:
     modules = build_lite_residuals(spec, LARGEST)
-    as_module = nn.ModuleDict({f"blocks_{index}": module for index, module in modules.items()})
-    given = {
-        key.replace("blocks.", "blocks_", 1).replace(_LITE_RESIDUAL, "."): value
-        for key, value in weights.items()
-        if _LITE_RESIDUAL in key
-    }
-    try:
-        as_module.load_state_dict(given)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SupernetError(f"supernet {source} has other lite residuals: {reason}") from error
+    unread = {key for key in weights if _LITE_RESIDUAL in key}
+    for index, module in modules.items():
+        for name, own in module.state_dict().items():
+            key = f"blocks.{index}{_LITE_RESIDUAL}{name}"
+            if key not in unread:
+                raise SupernetError(f"supernet {source} lacks {key!r} of its lite residuals")
+            if weights[key].shape != own.shape:
+                raise SupernetError(
+                    f"supernet {source}: {key!r} must have the shape {tuple(own.shape)} "
+                    f"but has {tuple(weights[key].shape)}"
+                )
+            own.copy_(weights[key])
+            unread.remove(key)
+    if unread:
+        raise SupernetError(
+            f"supernet {source}: {spec.id} has no lite residual tensor {min(unread)!r}"
+        )
     return modules
 
 
