@@ -1,4 +1,5 @@
 import random
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +8,17 @@ import torch
 
 from search.adapt import AdaptedSupernet, AdaptSettings, adapt
 from search.architecture import SupernetSpec
+from search.elastic_lite_residual import SIZES, cut
 from search.errors import AdaptationError
 from search.registry import DEFAULT_SUPERNET
 from search.score import score
 from search.space import SearchSpace
-from search.supernet import load_supernet, supernet_from_weights
+from search.supernet import (
+    Supernet,
+    load_supernet,
+    supernet_from_weights,
+    untrained_supernet,
+)
 from tinytl.config import LiteResidualSize
 from tinytl.data import ImageSplit, ImageStore
 from tinytl.errors import CancelledError
@@ -20,6 +27,7 @@ from tinytl.trainable import Method
 
 PROXYLESS = "ofa_proxyless_d23_e34_k35_w0.2"
 MBV3 = "ofa_mbv3_d23_e34_k35_w0.2"
+GROUP_NORM = "ofa_mbv3_d23_e34_k35_w0.2_gn"
 RESOLUTIONS = (32, 40)
 
 
@@ -49,6 +57,18 @@ def store():
 def supernet(elastic_network):
     net = elastic_network(PROXYLESS)
     return supernet_from_weights(SupernetSpec.parse(PROXYLESS), net.state_dict(), source="test")
+
+
+def with_pretrained_modules(supernet_id):
+    """A supernet whose lite residuals add something."""
+    generator = torch.Generator().manual_seed(5)
+    supernet = untrained_supernet(
+        SupernetSpec.parse(supernet_id), 7, lite_residuals=True, generator=generator
+    )
+    for module in supernet.lite_residuals.values():
+        module.final_bn.weight.uniform_(0.5, 1, generator=generator)
+        module.final_bn.bias.normal_(generator=generator)
+    return supernet
 
 
 def settings(**changes):
@@ -81,7 +101,7 @@ def changed(before, after):
     return {key for key, value in after.items() if not torch.equal(value, before[key])}
 
 
-@pytest.mark.parametrize("supernet_id", [PROXYLESS, MBV3])
+@pytest.mark.parametrize("supernet_id", [PROXYLESS, MBV3, GROUP_NORM])
 @pytest.mark.parametrize("method", list(Method))
 def test_trains_what_the_method_trains(supernet_id, method, store, elastic_network):
     spec = SupernetSpec.parse(supernet_id)
@@ -219,7 +239,9 @@ def test_adaptation_learns_for_every_subnet(store, tmp_path):
         assert after > max(0.7, before + 0.2)
 
 
-def test_subnet_weights_match_the_supernet_s_forward(supernet, store):
+@pytest.mark.parametrize("supernet_id", [PROXYLESS, GROUP_NORM])
+def test_subnet_weights_match_the_supernet_s_forward(supernet_id, store):
+    supernet = with_pretrained_modules(supernet_id)
     adapted = adapt(supernet, store, RESOLUTIONS, settings())
     candidate = space_of(supernet.spec).largest(32)
     config, weights = adapted.subnet_weights(candidate, store)
@@ -234,6 +256,62 @@ def test_subnet_weights_match_the_supernet_s_forward(supernet, store):
     adapted.subnet_weights(space_of(supernet.spec).smallest(40), store)
     assert_same(weights, again)
     assert_same(weights, adapted.subnet_weights(candidate, store)[1])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_starts_from_the_supernet_s_own_lite_residuals(size, store, tmp_path):
+    supernet = with_pretrained_modules(PROXYLESS)
+    before = {i: m.state_dict() for i, m in supernet.lite_residuals.items()}
+    fresh = AdaptedSupernet.fresh(
+        supernet, 3, method=Method.LITE_RESIDUAL_BIAS, lite_residual=size
+    )
+    assert fresh.lite_residuals.keys() == supernet.lite_residuals.keys()
+    for index, module in fresh.lite_residuals.items():
+        assert_same(module.state_dict(), cut(supernet.lite_residuals[index], size).state_dict())
+    adapted = adapt(supernet, store, RESOLUTIONS, settings(lite_residual=size))
+    path = tmp_path / "adapted.safetensors"
+    adapted.save(path)
+    assert_same(state(adapted), state(AdaptedSupernet.load(path)))
+    for index, module in adapted.lite_residuals.items():
+        assert torch.equal(module.final_bn.bias, before[index]["final_bn.bias"])
+    candidate = replace(space_of(supernet.spec).smallest(), lite_residual=size)
+    assert 0 <= score(adapted, candidate, store) <= 1
+
+
+def test_a_size_that_the_supernet_has_not_starts_anew():
+    supernet = with_pretrained_modules(PROXYLESS)
+    size = LiteResidualSize(expand=2)
+    fresh = AdaptedSupernet.fresh(supernet, 3, method=Method.LITE_RESIDUAL, lite_residual=size)
+    assert fresh.lite_residuals.keys() == supernet.lite_residuals.keys()
+    for module in fresh.lite_residuals.values():
+        assert module.config.expand == 2
+        assert not module.final_bn.weight.any()
+
+
+@pytest.mark.parametrize("method", [m for m in Method if not m.uses_lite_residual])
+def test_other_methods_leave_the_supernet_s_lite_residuals_out(method, store):
+    supernet = with_pretrained_modules(PROXYLESS)
+    plain = Supernet(supernet.spec, supernet.network, supernet.num_classes)
+    candidate = space_of(supernet.spec).largest(32)
+    found, expected = (
+        AdaptedSupernet.fresh(start, 3, method=method).subnet_weights(candidate, store)
+        for start in (supernet, plain)
+    )
+    assert not found[0].has_lite_residual
+    assert found[0] == expected[0]
+    assert_same(found[1], expected[1])
+
+
+def test_group_norm_reads_no_calibration_images(store, monkeypatch):
+    supernet = with_pretrained_modules(GROUP_NORM)
+    fresh = AdaptedSupernet.fresh(supernet, 3, method=Method.BIAS)
+    monkeypatch.setattr(store, "split", None)
+    fresh.subnet_weights(space_of(supernet.spec).smallest(), store)
+
+
+def test_torch_s_compiler_is_left_out(supernet, store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # importing it fails
+    adapt(supernet, store, RESOLUTIONS, settings(steps=1))
 
 
 def test_every_calibration_batch_has_its_share_of_each_class(supernet, monkeypatch):

@@ -9,6 +9,7 @@ from search.architecture import Subnet, SupernetSpec
 from search.errors import SpaceError
 from search.ofa_package import build_elastic_network
 from search.space import sample_subnet
+from tinytl.config import GROUP_NORM
 from tinytl.ofa_format import from_ofa
 
 IDS = [
@@ -43,6 +44,23 @@ def test_parse_keeps_suffix():
     assert spec.depths == (2, 3, 4)
     assert spec.num_dynamic_blocks == 21
     assert SupernetSpec.parse(IDS[2]).num_dynamic_blocks == 20
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        ("", "batch"),
+        ("_gn", "group"),
+        ("_gn_mine", "group"),
+        ("_gnome", "batch"),
+        ("_a_gn", "batch"),
+    ],
+)
+def test_gn_behind_the_width_means_group_norm(suffix, kind):
+    spec = SupernetSpec.parse(f"ofa_mbv3_d234_e346_k357_w1.0{suffix}")
+    assert spec.norm.kind == kind
+    assert spec.network_config(spec.smallest, 5).norm == spec.norm
+    assert (spec.norm == GROUP_NORM) == (kind == "group")
 
 
 @pytest.mark.parametrize(

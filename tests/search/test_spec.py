@@ -54,6 +54,19 @@ def test_the_papers_norm():
     assert spec.network.has_lite_residual
 
 
+@pytest.mark.parametrize("norm", [{}, {"norm": "group"}, {"norm": None}])
+def test_a_network_with_group_norm_keeps_it(norm):
+    name = "ofa_proxyless_d234_e346_k357_w0.35_gn_mine"
+    assert parse_spec({**_SPEC, "network": name, **norm}).network.norm == GROUP_NORM
+    with pytest.raises(SpecError, match=f"'{name}' has group norm but got norm 'batch'"):
+        parse_spec({**_SPEC, "network": name, "norm": "batch"})
+
+
+def test_batch_norm_is_the_default_elsewhere():
+    network = parse_spec({**_SPEC, "network": "ofa_mbv3_d234_e346_k357_w1.0"}).network
+    assert network.norm.kind == "batch"
+
+
 def test_the_figures_of_a_published_case_are_let_pass():
     parse_spec({**_SPEC, "total_bytes": 1, "param_bytes": 1, "peak_activation_bytes_per_image": 1})
 

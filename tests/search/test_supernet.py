@@ -6,9 +6,10 @@ from safetensors.torch import save_file
 
 from search.architecture import SupernetSpec
 from search.errors import SupernetError
+from search.pretraining.output import supernet_tensors
 from search.registry import DEFAULT_SUPERNET, OFFICIAL_BLOB_IDS, git_blob_id
 from search.space import sample_subnet
-from search.supernet import load_supernet, supernet_from_weights
+from search.supernet import load_supernet, supernet_from_weights, untrained_supernet
 from tinytl.config import with_lite_residuals
 from tinytl.lite_residual import LiteResidual
 from tinytl.network import build_network
@@ -193,6 +194,49 @@ def test_weights_of_something_else(spoil, message, elastic_network):
     weights = dict(elastic_network(PROXYLESS).state_dict())
     spoil(weights)
     with pytest.raises(SupernetError, match=message):
+        supernet_from_weights(SupernetSpec.parse(PROXYLESS), weights, source="test")
+
+
+LITE = "blocks.3.lite_residual"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without(f"{LITE}.conv1.weight"), rf"lacks '{LITE}\.conv1\.weight' of its lite residuals"),
+        (
+            replaced(f"{LITE}.bn1.bias", torch.zeros(3)),
+            r"'blocks\.3.*bn1\.bias' must have .* \(3,\)",
+        ),
+        (
+            replaced(f"{LITE}.bn1.running_mean", torch.zeros(8)),
+            "no lite residual .*running",
+        ),
+        (replaced("blocks.0.lite_residual.bn1.bias", torch.zeros(8)), "has no lite residual"),
+        (replaced(f"{LITE}.conv2.weight", torch.full((8, 8, 1, 1), torch.nan)), "not finite"),
+    ],
+)
+def test_lite_residuals_are_whole_or_refused(spoil, message):
+    spec = SupernetSpec.parse(PROXYLESS)
+    generator = torch.Generator().manual_seed(0)
+    supernet = untrained_supernet(spec, 7, lite_residuals=True, generator=generator)
+    weights = supernet_tensors(supernet)
+    loaded = supernet_from_weights(spec, weights, source="test")
+    assert loaded.lite_residuals.keys() == set(range(1, spec.num_dynamic_blocks + 1))
+    for index, module in loaded.lite_residuals.items():
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, weights[f"blocks.{index}.lite_residual.{name}"].float())
+    spoil(weights)
+    with pytest.raises(SupernetError, match=message):
+        supernet_from_weights(spec, weights, source="test")
+
+
+def test_group_norm_weights_are_of_another_architecture_than_batch_norm(elastic_network):
+    weights = elastic_network(PROXYLESS).state_dict()
+    with pytest.raises(SupernetError, match="running_mean"):
+        supernet_from_weights(SupernetSpec.parse(f"{PROXYLESS}_gn"), weights, source="test")
+    weights = elastic_network(f"{PROXYLESS}_gn").state_dict()
+    with pytest.raises(SupernetError, match=r"lacks .*running_mean"):
         supernet_from_weights(SupernetSpec.parse(PROXYLESS), weights, source="test")
 
 
