@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,10 +98,3 @@ def resampling(side: int, start: np.ndarray, length: np.ndarray, resolution: int
 def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which an epoch takes the images."""
     return np.random.default_rng([seed, epoch]).permutation(num_images)
-
-
-def whole_images(split: ImageSplit, resolution: int, batch_size: int) -> Iterator[Tensor]:
-    """All images of a split in order, uncropped and normalized, on the CPU."""
-    for first in range(0, len(split), batch_size):
-        indices = range(first, min(first + batch_size, len(split)))
-        yield normalize(split.batch(indices, resolution))

@@ -1,16 +1,41 @@
-"""What pretraining leaves: the weights in the official key layout, and a card that tells of them."""
+"""What pretraining leaves: the weights in the official key layout, and a card to tell of them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from search.errors import PretrainError
+from search.pretraining.settings import PretrainSettings
 from search.supernet import Supernet
 from tinytl.checkpoint import written_whole
+from tinytl.data import IMAGE_MEAN, IMAGE_STD
+
+_METHOD = (
+    "Sandwich rule: each step trains the largest subnet on the labels, the smallest and random "
+    "ones on what the largest says, each with lite residual modules of a random size or without. "
+    "SGD, Nesterov momentum 0.9, linear warm-up, then a cosine."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What a card tells that training itself does not know.
+
+    data: JSON of the images, such as names and counts; a training goes on with the same only.
+    """
+
+    data: Mapping[str, Any]
+    classes: tuple[str, ...]
+    licence: str
 
 
 def supernet_tensors(supernet: Supernet) -> dict[str, torch.Tensor]:
@@ -32,9 +57,41 @@ def supernet_tensors(supernet: Supernet) -> dict[str, torch.Tensor]:
     }
 
 
-def write_supernet(path: Path, supernet: Supernet, card: dict[str, Any]) -> None:
+def write_supernet(path: Path, supernet: Supernet, card: Mapping[str, Any]) -> None:
     """Write path (.safetensors) and its card (.json) beside it, each whole or not at all."""
-    with written_whole(path) as partial:
-        save_file(supernet_tensors(supernet), partial)
+    try:
+        with written_whole(path) as partial:
+            save_file(supernet_tensors(supernet), partial)
+    except SafetensorError as error:  # a full disk, say
+        raise PretrainError(f"can't write {path.name}: {error}") from error
     with written_whole(path.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def card(
+    supernet: Supernet,
+    settings: PretrainSettings,
+    note: Note,
+    top1_accuracy: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The card of a trained supernet. training: its steps, processes, device and seconds."""
+    modules = supernet.lite_residuals.values()
+    return {
+        "architecture": settings.architecture,
+        "num_classes": supernet.num_classes,
+        "num_parameters": _num_parameters(supernet.network),
+        "num_lite_residual_parameters": sum(map(_num_parameters, modules)),
+        "weights": "float16 of the trained float32 values; keys of ofa's elastic networks",
+        "norm": supernet.spec.norm.kind,
+        "data": {**note.data, "mean": IMAGE_MEAN, "std": IMAGE_STD},
+        "recipe": {"method": _METHOD, "settings": asdict(settings), **training},
+        "top1_accuracy": top1_accuracy,
+        "licence": note.licence,
+        "versions": {"tinyfit": version("tinyfit"), "torch": torch.__version__},
+        "classes": note.classes,
+    }
+
+
+def _num_parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -2,141 +2,205 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from search.architecture import SupernetSpec
 from search.errors import PretrainError
+from search.pretraining.group import Group
 from search.pretraining.images import TrainingImages
-from search.pretraining.output import write_supernet
+from search.pretraining.output import Note, card, write_supernet
 from search.pretraining.settings import PretrainSettings
+from search.pretraining.start import first_supernet
+from search.pretraining.state import Done, TrainingState
 from search.pretraining.trainer import Trainer
-from search.pretraining.validation import accuracies, named_subnets
-from search.supernet import Supernet, untrained_supernet
-from tinytl.checkpoint import read_tensors, write_tensors
+from search.pretraining.validation import Validation, named_subnets, random_subnets, summary
+from search.supernet import Supernet
 from tinytl.data import ImageStore
-from tinytl.errors import BundleError, CancelledError
+from tinytl.errors import CancelledError
 
-_CHECKPOINT = "checkpoint.safetensors"
-_LOG = "log.jsonl"
 _LOG_STEPS = 50
+
+Progress = dict[str, Any]
+"""step and num_steps, of the training; and what was logged with this step, if anything: epoch,
+loss by subnet, images_per_second, val_accuracy. Or evaluated and num_evaluations, at the end."""
+
+
+def training_state(directory: Path, settings: PretrainSettings, note: Note) -> TrainingState:
+    """The checkpoint and log in directory of this very training."""
+    return TrainingState(directory, {"settings": asdict(settings), "data": note.data})
 
 
 def pretrain(
     settings: PretrainSettings,
     store: ImageStore,
     directory: Path,
+    note: Note,
     *,
     start: Supernet | None = None,
-    device: torch.device | None = None,
+    group: Group | None = None,
     checkpoint_seconds: float = 60,
-    on_progress: Callable[[dict[str, Any]], None] = lambda entry: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train a supernet; returns the path of its .safetensors in directory, a card beside it.
 
     The state is saved in directory every checkpoint_seconds, and a run that finds it goes on
-    from there, to the same result bit for bit on the same machine. Raises CancelledError when
-    should_stop asks for it, PretrainError for a checkpoint of another run.
+    from there, to the same result bit for bit on the same machine, with as many processes and
+    threads. Raises CancelledError when should_stop asks for it, PretrainError for a checkpoint
+    of another training or a loss that is no longer finite.
     """
-    device = device or torch.device("cpu")
-    directory.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = directory / _CHECKPOINT, directory / _LOG
-    supernet = start or _untrained(settings, store.num_classes)
-    _move(supernet, device)
-    split = store.split("train")
-    trainer = Trainer(supernet, TrainingImages(split, device), settings)
-    identity = {"settings": json.loads(json.dumps(asdict(settings))), "num_images": len(split)}
-    done = _resume(checkpoint, trainer, identity) if checkpoint.exists() else 0
-    _cut_log(log, done)
-    saved = time.monotonic()
-    logged, since = time.monotonic(), done
-    for step in range(done, trainer.num_steps):
-        if should_stop():
-            _save(checkpoint, trainer, identity, step)
-            raise CancelledError("pretraining was cancelled")
-        losses = trainer.train_step(step)
-        step_done = step + 1
-        entry: dict[str, Any] = {"step": step_done, "num_steps": trainer.num_steps}
-        if step_done % _LOG_STEPS == 0:
-            now = time.monotonic()
-            rate = (step_done - since) * settings.batch_size / (now - logged)
-            logged, since = now, step_done
-            entry |= {"images_per_second": round(rate, 1)}
-            entry |= {f"loss_{name}": round(loss.item(), 4) for name, loss in losses.items()}
-            _append(log, entry)
-            on_progress(entry)
-        if step_done % trainer.steps_per_epoch == 0:
-            entry = {"step": step_done, "epoch": step_done // trainer.steps_per_epoch}
-            entry["val_accuracy"] = accuracies(
-                supernet,
-                named_subnets(supernet.spec),
-                store,
-                settings.resolutions[-1],
-                with_lite_residuals=settings.trains_lite_residuals,
-            )
-            _append(log, entry)
-            on_progress(entry)
-        if step_done == trainer.num_steps or time.monotonic() - saved > checkpoint_seconds:
-            _save(checkpoint, trainer, identity, step_done)
-            saved = time.monotonic()
+    run = _Run(settings, store, directory, note, start, group or Group())
+    run.train(checkpoint_seconds, on_progress, should_stop)
     path = directory / f"{settings.architecture}.safetensors"
-    write_supernet(path, supernet, _card(supernet, store, settings))
+    if run.group.is_first:
+        run.deliver(path, on_progress, should_stop)
     return path
 
 
-def _untrained(settings: PretrainSettings, num_classes: int) -> Supernet:
-    return untrained_supernet(
-        SupernetSpec.parse(settings.architecture),
-        num_classes,
-        lite_residuals=settings.trains_lite_residuals,
-        generator=torch.Generator().manual_seed(settings.seed),
-    )
+class _Run:
+    """A pretraining in progress, in one of its processes."""
 
-
-def _move(supernet: Supernet, device: torch.device) -> None:
-    supernet.network.to(device)
-    for module in supernet.lite_residuals.values():
-        module.to(device)
-
-
-def _save(path: Path, trainer: Trainer, identity: dict[str, Any], done: int) -> None:
-    write_tensors(path, trainer.state(), {**identity, "done": done})
-
-
-def _resume(path: Path, trainer: Trainer, identity: dict[str, Any]) -> int:
-    try:
-        tensors, header = read_tensors(path)
-        done = int(header.pop("done"))
-    except (BundleError, KeyError) as error:
-        raise PretrainError(f"checkpoint {path} is damaged: {error}; delete it") from error
-    if header != identity:
-        raise PretrainError(
-            f"checkpoint {path} belongs to another training: {header!r}, not {identity!r}; "
-            f"delete it or name another folder"
+    def __init__(
+        self,
+        settings: PretrainSettings,
+        store: ImageStore,
+        directory: Path,
+        note: Note,
+        start: Supernet | None,
+        group: Group,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.settings, self.note, self.group = settings, note, group
+        self.supernet = first_supernet(settings, store.num_classes, start)
+        for module in (self.supernet.network, *self.supernet.lite_residuals.values()):
+            module.to(group.device)
+        self.trainer = Trainer(
+            self.supernet,
+            TrainingImages(store.split("train"), group.device),
+            settings,
+            rank=group.rank,
+            world_size=group.world_size,
         )
-    trainer.restore(tensors)
-    return done
+        self.state = training_state(directory, settings, note)
+        tensors, self.done = self.state.load()
+        if tensors:
+            self.trainer.restore(tensors)
+        self.begun = time.monotonic()
+        if group.is_first:
+            self.state.cut_log(self.done.steps)
+            self.validation = Validation(store, settings.resolutions[-1], group.device)
+
+    def train(
+        self,
+        checkpoint_seconds: float,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        trainer = self.trainer
+        losses: dict[str, Tensor] = {}
+        saved = logged = time.monotonic()
+        logged_steps = self.done.steps
+        for step in range(self.done.steps, trainer.num_steps):
+            if self.group.first_says(should_stop()):
+                self._save(step, losses)
+                raise CancelledError("pretraining was stopped")
+            losses = trainer.train_step(step)
+            if not self.group.is_first:
+                continue
+            entry: Progress = {"step": step + 1, "num_steps": trainer.num_steps}
+            epoch, place = divmod(step + 1, trainer.steps_per_epoch)
+            if place == 0 or entry["step"] % _LOG_STEPS == 0:
+                num_images = (entry["step"] - logged_steps) * self.settings.batch_size
+                entry["loss"] = _numbers(losses, step)
+                entry["images_per_second"] = round(num_images / (time.monotonic() - logged), 1)
+                if place == 0 and self.settings.validates_after(epoch):
+                    entry |= {"epoch": epoch, "val_accuracy": self._accuracies()}
+                self.state.log(entry)
+                logged, logged_steps = time.monotonic(), entry["step"]
+            on_progress(entry)
+            if time.monotonic() - saved > checkpoint_seconds:
+                self._save(entry["step"], losses)
+                saved = time.monotonic()
+        if losses:
+            self._save(trainer.num_steps, losses)
+
+    def deliver(
+        self,
+        path: Path,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Evaluate the trained supernet, write it and its card, and let go of the checkpoint."""
+        spec = self.supernet.spec
+        subnets = named_subnets(spec) | random_subnets(spec)
+        num_evaluations = len(subnets) * len(self._variants)
+        top1: dict[str, Any] = {
+            "data": f"{len(self.validation)} validation images at "
+            f"{self.settings.resolutions[-1]} px",
+        }
+        evaluated = 0
+        for variant, lite_residuals in self._variants.items():
+            found = {}
+            for name, subnet in subnets.items():
+                if should_stop():
+                    raise CancelledError("pretraining was stopped")
+                found[name] = self.validation.accuracy(
+                    self.supernet, subnet, lite_residuals=lite_residuals
+                )
+                evaluated += 1
+                on_progress({"evaluated": evaluated, "num_evaluations": num_evaluations})
+            top1[variant] = summary(found)
+        self.validation.recalibrate(self.supernet, spec.largest, lite_residuals=False)
+        training = {
+            "num_steps": self.trainer.num_steps,
+            "processes": self.group.world_size,
+            "device": self.group.device.type,
+            "seconds": round(self._seconds()),
+        }
+        about = card(self.supernet, self.settings, self.note, top1, training)
+        write_supernet(path, self.supernet, about)
+        self.state.save({}, Done(self.trainer.num_steps, self._seconds(), is_finished=True))
+
+    @property
+    def _variants(self) -> dict[str, bool]:
+        """With and without lite residual modules, where there are any."""
+        names = {"without_lite_residuals": False, "with_lite_residuals": True}
+        return names if self.supernet.lite_residuals else {"without_lite_residuals": False}
+
+    def _accuracies(self) -> dict[str, dict[str, float]]:
+        return {
+            variant: {
+                name: round(
+                    self.validation.accuracy(self.supernet, subnet, lite_residuals=lite_residuals),
+                    4,
+                )
+                for name, subnet in named_subnets(self.supernet.spec).items()
+            }
+            for variant, lite_residuals in self._variants.items()
+        }
+
+    def _save(self, num_steps: int, losses: Mapping[str, Tensor]) -> None:
+        """Only the first process writes, and only what training can go on from."""
+        if self.group.is_first:
+            _numbers(losses, num_steps)
+            self.state.save(self.trainer.state(), Done(num_steps, self._seconds()))
+
+    def _seconds(self) -> float:
+        return self.done.seconds + time.monotonic() - self.begun
 
 
-def _append(log: Path, entry: dict[str, Any]) -> None:
-    with log.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
-
-
-def _cut_log(log: Path, done: int) -> None:
-    """Leave out what was logged after the checkpoint."""
-    if log.exists():
-        lines = log.read_text().splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= done]
-        log.write_text("".join(f"{line}\n" for line in kept))
-
-
-def _card(supernet: Supernet, store: ImageStore, settings: PretrainSettings) -> dict[str, Any]:
-    return {"architecture": settings.architecture, "settings": asdict(settings)}
+def _numbers(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
+    """The losses of a step. Raises PretrainError where one is not finite."""
+    found = {name: round(loss.item(), 4) for name, loss in losses.items()}
+    if not all(map(math.isfinite, found.values())):
+        raise PretrainError(
+            f"training diverged near step {step}: the losses are {found}; start over with a "
+            f"smaller learning rate"
+        )
+    return found

@@ -8,6 +8,37 @@ from dataclasses import dataclass
 from search.errors import PretrainError
 from search.space import MAX_RESOLUTION, MIN_RESOLUTION
 
+_MAX_VALIDATIONS = 30
+_BATCH_SIZE = 128
+_MIN_STEPS_PER_EPOCH = 20
+_MIN_STEPS = 4000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long a training is, by default, in batches of which size."""
+
+    batch_size: int
+    epochs: int
+    learning_rate: float
+
+
+def usual_schedule(num_images: int, num_processes: int, batch_size: int | None = None) -> Schedule:
+    """For this many training images: small batches and many epochs where they are few.
+
+    The learning rate goes by the batch size. batch_size: where it is not to be the usual one.
+    """
+    if batch_size is None:
+        batch_size = _BATCH_SIZE
+        while batch_size > 8 and num_images < _MIN_STEPS_PER_EPOCH * batch_size:
+            batch_size //= 2
+        batch_size = max(2, batch_size // num_processes) * num_processes
+    return Schedule(
+        batch_size=batch_size,
+        epochs=max(30, -(-_MIN_STEPS // max(1, num_images // batch_size))),
+        learning_rate=0.1 * batch_size / _BATCH_SIZE,
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
@@ -74,7 +105,12 @@ class PretrainSettings:
     def trains_lite_residuals(self) -> bool:
         return self.lite_residual_share > 0
 
+    def validates_after(self, epoch: int) -> bool:
+        """After every epoch (they count from 1); where there are many, some thirty times."""
+        return epoch == self.epochs or epoch % -(-self.epochs // _MAX_VALIDATIONS) == 0
+
     def learning_rate_at(self, step: int, num_steps: int) -> float:
-        """Linear warm-up, then half a cosine down to 0."""
-        warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        """Linear warm-up, over a tenth of the steps at most, then half a cosine down to 0."""
+        warmup_steps = min(self.warmup_steps, num_steps // 10)
+        warmup = min(1.0, (step + 1) / (warmup_steps + 1))
         return self.learning_rate * warmup * (1 + math.cos(math.pi * step / num_steps)) / 2

@@ -2,72 +2,96 @@
 
 from __future__ import annotations
 
+import random
+import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from search.architecture import Subnet, SupernetSpec
-from search.pretraining.images import whole_images
+from search.space import sample_subnet
 from search.supernet import Supernet
 from tinytl.data import ImageSplit, ImageStore, normalize
 
+NAMED = ("largest", "middle", "smallest")
+_NUM_RANDOM_SUBNETS = 20
 _BATCH_SIZE = 128
 _CALIBRATION_BATCHES = 8
 
 
 def named_subnets(spec: SupernetSpec) -> dict[str, Subnet]:
     """The largest, the smallest, and one between them."""
-    middle = spec.uniform(
-        *(choices[len(choices) // 2] for choices in _choices(spec)),
-    )
-    return {"largest": spec.largest, "middle": middle, "smallest": spec.smallest}
+    choices = (spec.kernel_sizes, spec.expand_ratios, spec.depths)
+    middle = spec.uniform(*(values[len(values) // 2] for values in choices))
+    return dict(zip(NAMED, (spec.largest, middle, spec.smallest), strict=True))
 
 
-def _choices(spec: SupernetSpec) -> tuple[tuple[int, ...], ...]:
-    return spec.kernel_sizes, spec.expand_ratios, spec.depths
+def random_subnets(spec: SupernetSpec) -> dict[str, Subnet]:
+    """Always the same ones of a supernet's space, so that supernets can be compared."""
+    rng = random.Random("subnets of a card")
+    return {f"random {i + 1}": sample_subnet(spec, rng) for i in range(_NUM_RANDOM_SUBNETS)}
 
 
-def accuracies(
-    supernet: Supernet,
-    subnets: Mapping[str, Subnet],
-    store: ImageStore,
-    resolution: int,
-    *,
-    with_lite_residuals: bool,
-) -> dict[str, float]:
-    """Top-1 accuracy, 0 to 1, of each subnet on the validation images, whole and uncropped.
+class Validation:
+    """The validation images, whole and uncropped, at one resolution.
 
-    Batch norm statistics are those of the subnet on training images. The supernet may be in
-    training, and goes on in it.
+    Batch norm statistics are those of the subnet on training images, its share of every class.
     """
-    modules = supernet.lite_residuals if with_lite_residuals else None
-    device = next(supernet.network.parameters()).device
-    calibration = [batch.to(device) for batch in _spread(store.split("train"), resolution)]
-    split = store.split("val")
-    found = {}
-    with _evaluating(supernet.network), torch.no_grad():
-        for name, subnet in subnets.items():
-            supernet.recalibrate(subnet, calibration, modules)
-            labels = torch.from_numpy(split.labels.copy())
-            predicted = torch.cat(
-                [
-                    supernet.forward(subnet, images.to(device), modules).argmax(1).cpu()
-                    for images in whole_images(split, resolution, _BATCH_SIZE)
-                ]
-            )
-            found[name] = (predicted == labels).float().mean().item()
-    return found
+
+    def __init__(self, store: ImageStore, resolution: int, device: torch.device) -> None:
+        self._split = store.split("val")
+        self._resolution = resolution
+        self._device = device
+        self._calibration = list(_spread(store.split("train"), resolution))
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    @torch.no_grad()
+    def accuracy(self, supernet: Supernet, subnet: Subnet, *, lite_residuals: bool) -> float:
+        """Top-1, 0 to 1. The supernet may be in training, and goes on in it."""
+        modules = supernet.lite_residuals if lite_residuals else None
+        num_right = 0
+        with _evaluating(supernet.network):
+            self.recalibrate(supernet, subnet, lite_residuals=lite_residuals)
+            for first in range(0, len(self._split), _BATCH_SIZE):
+                indices = range(first, min(first + _BATCH_SIZE, len(self._split)))
+                images = self._split.batch(indices, self._resolution).to(self._device)
+                predicted = supernet.forward(subnet, normalize(images), modules).argmax(1).cpu()
+                num_right += int((predicted == self._split.labels_of(indices)).sum())
+        return num_right / len(self._split)
+
+    def recalibrate(self, supernet: Supernet, subnet: Subnet, *, lite_residuals: bool) -> None:
+        """Batch norm statistics become those of the subnet."""
+        batches = [normalize(batch.to(self._device)) for batch in self._calibration]
+        supernet.recalibrate(subnet, batches, supernet.lite_residuals if lite_residuals else None)
+
+
+def summary(accuracies: Mapping[str, float]) -> dict[str, Any]:
+    """Accuracies of named and random subnets by name -> the named ones, and how the others lie."""
+    others = [value for name, value in accuracies.items() if name not in NAMED]
+    return {
+        **{name: round(accuracies[name], 4) for name in NAMED},
+        "random": {
+            "num_subnets": len(others),
+            "mean": round(statistics.mean(others), 4),
+            "standard_deviation": round(statistics.stdev(others), 4),
+            "least": round(min(others), 4),
+            "most": round(max(others), 4),
+        },
+    }
 
 
 def _spread(split: ImageSplit, resolution: int) -> Iterator[torch.Tensor]:
-    """Batches of training images, each with its share of every class: images lie by class."""
+    """uint8 batches of training images, each with its share of every class: they lie by class."""
     count = min(len(split), _BATCH_SIZE * _CALIBRATION_BATCHES)
     num_batches = -(-count // _BATCH_SIZE)
     for first in range(num_batches):
         indices = [i * len(split) // count for i in range(first, count, num_batches)]
-        yield normalize(split.batch(indices, resolution))
+        yield split.batch(indices, resolution)
 
 
 @contextmanager

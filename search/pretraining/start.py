@@ -1,0 +1,41 @@
+"""What pretraining starts from: random weights, or those of a supernet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from search.architecture import SupernetSpec
+from search.errors import PretrainError
+from search.pretraining.settings import PretrainSettings
+from search.supernet import Supernet, untrained_supernet
+
+
+def first_supernet(
+    settings: PretrainSettings, num_classes: int, start: Supernet | None
+) -> Supernet:
+    """The supernet before the first step.
+
+    Of start, whose network is taken over, the head stays where it has as many classes, and lite
+    residual modules where it has them. Everything else is drawn from the seed. Raises
+    PretrainError where start is of another architecture.
+    """
+    spec = SupernetSpec.parse(settings.architecture)
+    fresh = untrained_supernet(
+        spec,
+        num_classes,
+        lite_residuals=settings.trains_lite_residuals,
+        generator=torch.Generator().manual_seed(settings.seed),
+    )
+    if start is None:
+        return fresh
+    if replace(start.spec, id=spec.id) != spec:
+        raise PretrainError(f"{start.spec.id} is of another architecture than {spec.id}")
+    network = start.network
+    if start.num_classes != num_classes:
+        network.classifier = fresh.network.classifier
+    modules = fresh.lite_residuals
+    if settings.trains_lite_residuals and start.lite_residuals:
+        modules = start.lite_residuals
+    return Supernet(spec, network, num_classes, modules)
