@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from search.errors import PretrainError
 from search.pretraining.settings import PretrainSettings
 from search.supernet import Supernet
 from tinytl.checkpoint import written_whole
@@ -59,11 +57,8 @@ def supernet_tensors(supernet: Supernet) -> dict[str, torch.Tensor]:
 
 def write_supernet(path: Path, supernet: Supernet, card: Mapping[str, Any]) -> None:
     """Write path (.safetensors) and its card (.json) beside it, each whole or not at all."""
-    try:
-        with written_whole(path) as partial:
-            save_file(supernet_tensors(supernet), partial)
-    except SafetensorError as error:  # a full disk, say
-        raise PretrainError(f"can't write {path.name}: {error}") from error
+    with written_whole(path) as partial:
+        partial.write_bytes(save(supernet_tensors(supernet)))
     with written_whole(path.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(card, indent=1) + "\n")
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
@@ -164,6 +165,7 @@ def _take_part(
     """What a child does. The first one has a pipe to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
     _end_with_parent()
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))
     tell: Callable[[Any], None] = (lambda news: None) if pipe is None else pipe.send
     try:

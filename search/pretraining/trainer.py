@@ -84,7 +84,7 @@ class Trainer:
         _learn(self._module)
         if world_size > 1:
             self._module = DistributedDataParallel(
-                self._module, find_unused_parameters=True, broadcast_buffers=False
+                self._module, find_unused_parameters=True, forward_sync_buffers=False
             )
         decayed = [p for p in self._parameters.values() if p.dim() > 1]
         others = [p for p in self._parameters.values() if p.dim() <= 1]
