@@ -25,8 +25,9 @@ from tinytl.threads import torch_environment
 
 os.environ.update(torch_environment())  # read when torch is first imported
 
+from benchmarks.completion import complete
 from benchmarks.machine import describe_machine
-from benchmarks.runs import Outcome, Run, add_arguments, budget_of, complete
+from benchmarks.runs import Outcome, Run, add_arguments, budget_of
 from tinytl.plan import OptimizerBits, Plan, TrainedBits
 from tinytl.trainable import Method
 

@@ -1,8 +1,8 @@
-"""Trainings on real datasets: one subnet, one budget, the outcomes kept in a file.
+"""Trainings on real datasets: one subnet, one budget, everything that decides the outcome named.
 
 The subnet is the supernet's middle one (kernel 5, expand ratio 4, depth 3), not adapted before:
-each run starts from the pretrained weights with recalibrated norm statistics, fresh lite
-residuals and a fresh head.
+each run starts from the pretrained weights with recalibrated norm statistics, lite residuals as
+the supernet has them, else fresh ones, and a fresh head.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
-import tempfile
 import time
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from search.adapted import AdaptedSupernet
+from search.architecture import SupernetSpec
+from search.registry import DEFAULT_SUPERNET, SupernetFile, locate
 from search.space import Candidate
 from search.supernet import load_supernet
 from service.datasets.store import import_dataset, stored_images
@@ -56,16 +55,15 @@ class Run:
 
     def key(self) -> str:
         """Names the run by everything that decides its outcome, but the code."""
-        path = self.dataset
-        content = path.read_bytes() if path.is_file() else str(path.resolve()).encode()
         decisive = {
             **asdict(self.budget),
-            "dataset": hashlib.sha256(content).hexdigest(),
+            "supernet": [self.budget.supernet, content_digest(_locate(self.budget.supernet).path)],
+            "dataset": content_digest(self.dataset),
             "learning_rate": self.budget.learning_rate or DEFAULT_LEARNING_RATES[self.method],
             "plan": asdict(self.plan),
         }
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-        return f"{path.stem} {self.method.value} {self.seed} {digest}"
+        return f"{self.dataset.stem} {self.method.value} {self.seed} {digest}"
 
     def describe(self) -> str:
         plan = self.plan
@@ -74,11 +72,28 @@ class Run:
             f"{plan.optimizer_bits}/{plan.trained_bits}  seed {self.seed}"
         )
 
+    @property
+    def spec(self) -> SupernetSpec:
+        return _locate(self.budget.supernet).spec
+
+    @property
+    def candidate(self) -> Candidate:
+        return Candidate(
+            subnet=self.spec.uniform(5, 4, 3),
+            resolution=self.budget.resolution,
+            lite_residual=LiteResidualSize(),
+            plan=self.plan,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a run came to: accuracies between 0 and 1, train_loss of the last epoch."""
+    """What a run came to: accuracies between 0 and 1, train_loss of the last epoch.
 
+    seconds: processor time of the training, in one thread.
+    """
+
+    num_classes: int
     test_accuracy: float
     validation_accuracy: float
     train_loss: float
@@ -88,7 +103,7 @@ class Outcome:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that every comparison takes."""
     parser.add_argument("datasets", nargs="+", type=Path, help="zips or folders of class folders")
-    parser.add_argument("--supernet", default="ofa_proxyless_d234_e346_k357_w0.35_tinyimagenet64")
+    parser.add_argument("--supernet", default=DEFAULT_SUPERNET, help="name or file")
     parser.add_argument("--resolution", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -107,44 +122,23 @@ def budget_of(arguments: argparse.Namespace) -> Budget:
     )
 
 
-def complete(runs: Iterable[Run], results: Path | None) -> dict[Run, Outcome]:
-    """The outcomes of all runs; those that the results file holds are not repeated."""
-    kept: dict[str, Any] = {}
-    if results is not None and results.exists():
-        kept = json.loads(results.read_text())
-    outcomes = {}
-    by_dataset: dict[Path, list[Run]] = {}
-    for run in runs:
-        by_dataset.setdefault(run.dataset, []).append(run)
-    for dataset, its_runs in by_dataset.items():
-        with tempfile.TemporaryDirectory() as directory:
-            store = None
-            for run in its_runs:
-                key = run.key()
-                if key not in kept:
-                    resolution = run.budget.resolution
-                    store = store or _open_store(dataset, Path(directory), resolution)
-                    kept[key] = asdict(_train(run, store))
-                    _save(results, kept)
-                outcomes[run] = Outcome(**kept[key])
-                _report(run, outcomes[run])
-    return outcomes
+@lru_cache
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file, or of all the files of a folder with their names."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        name = str(file.relative_to(path)).encode()
+        digest.update(b"%d %s %d " % (len(name), name, file.stat().st_size))
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
-def _report(run: Run, outcome: Outcome) -> None:
-    accuracy = f"{100 * outcome.test_accuracy:5.1f} %"
-    line = f"{run.describe()}  {accuracy}  {outcome.seconds:5.0f} s"
-    print(line, file=sys.stderr, flush=True)
+def ingest_dataset(path: Path, image_size: int, directory: Path) -> Path:
+    """Folder, in directory, of an image store of a zip or folder; a fifth is held out to validate.
 
-
-def _save(results: Path | None, kept: Mapping[str, Any]) -> None:
-    if results is not None:
-        partial = results.with_suffix(".partial")
-        partial.write_text(json.dumps(kept, indent=1))
-        partial.replace(results)
-
-
-def _open_store(path: Path, directory: Path, image_size: int) -> ImageStore:
+    The split is the same for every seed.
+    """
     settings = Settings(data_dir=directory)
     ensure_schema(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
@@ -156,22 +150,17 @@ def _open_store(path: Path, directory: Path, image_size: int) -> ImageStore:
     samples = [Sample(path=i.path, label=i.label, split=i.split) for i in images]
     target = directory / "images"
     ingest(split_samples(samples, seed=0), dataset.classes, target, image_size=image_size)
-    return ImageStore.open(target)
+    return target
 
 
-def _train(run: Run, store: ImageStore) -> Outcome:
-    budget = run.budget
-    supernet = load_supernet(budget.supernet, Settings().supernet_cache_dir.expanduser())
-    candidate = Candidate(
-        subnet=supernet.spec.uniform(5, 4, 3),
-        resolution=budget.resolution,
-        lite_residual=LiteResidualSize(),
-        plan=run.plan,
-    )
+def train_run(run: Run, images: Path) -> Outcome:
+    """Train on the image store in images. The seed decides head, order and augmentation."""
+    budget, store = run.budget, ImageStore.open(images)
+    supernet = load_supernet(budget.supernet, _cache_directory())
     fresh = AdaptedSupernet.fresh(supernet, store.num_classes, method=run.method, seed=run.seed)
-    config, weights = fresh.subnet_weights(candidate, store)
+    config, weights = fresh.subnet_weights(run.candidate, store)
     network = build_network(config, run.method, weights)
-    started = time.perf_counter()
+    started = time.process_time()
     history = train(
         network,
         store,
@@ -181,7 +170,7 @@ def _train(run: Run, store: ImageStore) -> Outcome:
             epochs=budget.epochs, learning_rate=budget.learning_rate, seed=run.seed
         ),
     )
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     test_accuracy = evaluate(
         network,
         store.split("test"),
@@ -189,8 +178,18 @@ def _train(run: Run, store: ImageStore) -> Outcome:
         batch_size=_EVALUATION_BATCH,
     )
     return Outcome(
+        num_classes=store.num_classes,
         test_accuracy=test_accuracy,
         validation_accuracy=history[-1].val_accuracy,
         train_loss=history[-1].train_loss,
         seconds=seconds,
     )
+
+
+@lru_cache
+def _locate(supernet: str) -> SupernetFile:
+    return locate(supernet, _cache_directory())
+
+
+def _cache_directory() -> Path:
+    return Settings().supernet_cache_dir.expanduser()

@@ -1,9 +1,16 @@
-"""Methods side by side on real datasets: same subnet, same budget, test accuracy.
+"""Methods side by side on real datasets: same subnet, same budget (TinyTL paper, table 2).
 
-    python -m benchmarks.transfer DATA.zip [DATA.zip ...] [--methods head,lite_residual+bias]
+    python -m benchmarks.transfer DATA.zip [DATA.zip ...] [--json]
+    python -m benchmarks.transfer DATA.zip ... --learning-rates full=0.0005,0.001,0.002
 
-What is trained, and from where, is in benchmarks/runs.py. Finished runs are kept in --results and
-not repeated: delete the file after a change of the code.
+Prints test accuracy by dataset and method; each method's accuracy, memory and time; and how far
+lite_residual+bias is above each other method, paired by dataset and seed. Where a method is given
+several learning rates, all are run and the one of the best mean validation accuracy is taken: the
+test images choose nothing. Memory is measured over a training as a job does, in a fresh process,
+once for each method and number of classes: it depends on nothing else here.
+
+What is trained, and from where, is in benchmarks/runs.py. Finished runs are kept in --results: a
+command that was stopped goes on where it is run again. Delete the file after a change of the code.
 """
 
 from __future__ import annotations
@@ -11,78 +18,160 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 from tinytl.threads import torch_environment
 
 os.environ.update(torch_environment())  # read when torch is first imported
 
+from benchmarks.completion import complete, measure
 from benchmarks.machine import describe_machine
-from benchmarks.runs import Run, add_arguments, budget_of, complete
+from benchmarks.runs import Run, add_arguments, budget_of
+from benchmarks.transfer_tables import (
+    Entry,
+    best_by_validation,
+    differences_of,
+    print_accuracies,
+    print_differences,
+    print_methods,
+    print_rates,
+    rows_of,
+)
 from tinytl.plan import Plan
+from tinytl.train import DEFAULT_LEARNING_RATES
 from tinytl.trainable import Method
 
-_DEFAULT_METHODS = "head,lite_residual+bias"
+_DEFAULT_METHODS = "head,bias,norm+head,lite_residual+bias,full"
 
 
 def main() -> None:
     arguments = _parse_arguments()
-    by_row = {
-        (path, method): [
-            Run(
-                dataset=path,
-                method=method,
-                plan=Plan.whole(arguments.batch_size),
-                seed=seed,
-                budget=budget_of(arguments),
-            )
-            for seed in range(arguments.seeds)
-        ]
-        for path in arguments.datasets
-        for method in arguments.methods
-    }
-    outcomes = complete((run for runs in by_row.values() for run in runs), arguments.results)
-    rows = []
-    for (path, method), runs in by_row.items():
-        found = [outcomes[run] for run in runs]
-        rows.append(
-            {
-                "dataset": path.stem,
-                "method": method.value,
-                "test_accuracy": mean(outcome.test_accuracy for outcome in found),
-                "test_accuracy_by_seed": [outcome.test_accuracy for outcome in found],
-                "seconds": mean(outcome.seconds for outcome in found),
-            }
+    runs = _runs(arguments)
+    outcomes = complete(
+        (run for its_runs in runs.values() for run in its_runs),
+        arguments.results,
+        arguments.processes,
+    )
+    tried = [
+        Entry(
+            method=method,
+            learning_rate=rate,
+            outcomes={
+                path: [outcomes[run] for run in runs[method, rate, path]]
+                for path in arguments.datasets
+            },
         )
-    _print_table(rows, arguments)
+        for method, rates in _rates(arguments).items()
+        for rate in rates
+    ]
+    entries = best_by_validation(tried)
+    firsts = {
+        (entry.method, path): runs[entry.method, entry.learning_rate, path][0]
+        for entry in entries
+        for path in arguments.datasets
+    }
+    measured = measure(
+        {run: outcomes[run].num_classes for run in firsts.values()},
+        arguments.results,
+        arguments.processes,
+    )
+    memory = {key: measured[run] for key, run in firsts.items()}
+    differences = differences_of(entries)
+    print_accuracies(entries)
+    print_methods(entries, memory)
+    if differences:
+        print_differences(differences, len(arguments.datasets))
+    if len(tried) > len(entries):
+        print_rates(tried, entries)
     if arguments.json:
-        print(json.dumps({"machine": describe_machine(), "rows": rows}))
+        answer = {
+            "machine": describe_machine(),
+            "budget": {
+                "supernet": arguments.supernet,
+                "resolution": arguments.resolution,
+                "epochs": arguments.epochs,
+                "batch_size": arguments.batch_size,
+                "seeds": arguments.seeds,
+            },
+            "rows": [row for entry in entries for row in rows_of(entry, memory)],
+            "methods": [entry.to_dict() for entry in entries],
+            "differences": {
+                method.value: asdict(difference) for method, difference in differences.items()
+            },
+            "tried": [entry.to_dict() for entry in tried],
+        }
+        print(json.dumps(answer))
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_arguments(parser)
+    parser.set_defaults(
+        epochs=20, resolution=64, batch_size=8, results=Path("build/transfer.json")
+    )
     parser.add_argument("--methods", default=_DEFAULT_METHODS, type=_methods)
+    parser.add_argument(
+        "--learning-rates",
+        action="append",
+        default=[],
+        type=_method_rates,
+        metavar="METHOD=RATE,...",
+        help="of one method; of several the best by validation is taken",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="runs side by side"
+    )
     return parser.parse_args()
 
 
 def _methods(text: str) -> list[Method]:
-    return [Method(name) for name in text.split(",")]
+    return [_method(name) for name in text.split(",")]
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> None:
-    methods: list[Method] = arguments.methods
-    datasets: list[Path] = arguments.datasets
-    accuracy = {(row["dataset"], row["method"]): 100 * row["test_accuracy"] for row in rows}
-    print(f"Test accuracy in percent, mean of {arguments.seeds} seeds\n")
-    print("| dataset | " + " | ".join(method.value for method in methods) + " |")
-    print("|---" * (len(methods) + 1) + "|")
-    for path in datasets:
-        cells = [f"{accuracy[path.stem, method.value]:.1f}" for method in methods]
-        print(f"| {path.stem} | " + " | ".join(cells) + " |")
+def _method(name: str) -> Method:
+    try:
+        return Method(name)
+    except ValueError:
+        known = ", ".join(method.value for method in Method)
+        raise argparse.ArgumentTypeError(f"no method {name!r}; there are {known}") from None
+
+
+def _method_rates(text: str) -> tuple[Method, list[float]]:
+    name, _, rates = text.partition("=")
+    try:
+        return _method(name), [float(rate) for rate in rates.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"learning rates must read like full=0.001,0.002 but got {text!r}"
+        ) from None
+
+
+def _rates(arguments: argparse.Namespace) -> dict[Method, list[float]]:
+    given: dict[Method, list[float]] = dict(arguments.learning_rates)
+    return {
+        method: given.get(method, [arguments.learning_rate or DEFAULT_LEARNING_RATES[method]])
+        for method in arguments.methods
+    }
+
+
+def _runs(arguments: argparse.Namespace) -> dict[tuple[Method, float, Path], list[Run]]:
+    """By seed, from 0 on."""
+    return {
+        (method, rate, path): [
+            Run(
+                dataset=path,
+                method=method,
+                plan=Plan.whole(arguments.batch_size),
+                seed=seed,
+                budget=replace(budget_of(arguments), learning_rate=rate),
+            )
+            for seed in range(arguments.seeds)
+        ]
+        for path in arguments.datasets
+        for method, rates in _rates(arguments).items()
+        for rate in rates
+    }
 
 
 if __name__ == "__main__":
