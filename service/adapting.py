@@ -5,19 +5,17 @@ The job is the very one that a server would run: killed or interrupted, it goes 
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from search.errors import SearchError
 from service.console import Meter, printable
 from service.datasets.store import import_dataset
-from service.errors import ConflictError, InputError, ServiceError
+from service.errors import InputError, ServiceError
 from service.feasibility import check_feasible
+from service.output_folder import STATE, check_apart, locked, removed_unless_used, signals_set
 from service.record.artifacts import BUNDLE, artifact_path, remove_leftovers
 from service.record.database import Database
 from service.record.jobs import (
@@ -35,7 +33,6 @@ from service.settings import Settings
 from service.work.worker import Worker
 
 BUNDLE_NAME = "model.tinyfit.zip"
-_STATE = ".tinyfit"
 _POLL_SECONDS = 0.3
 
 
@@ -51,12 +48,12 @@ def adapt(
     data: Path, request: JobRequest, output: Path, settings: Settings, meter: Meter
 ) -> JobView:
     """Run the requested job on data, or go on with it; leave the bundle in the output folder."""
-    state = output / _STATE
+    state = output / STATE
     settings = settings.model_copy(update={"data_dir": state, "database_url": None})
     with ExitStack() as stack:
-        _check_apart(data, output)
-        stack.enter_context(_removed_unless_used(output))
-        stack.enter_context(_locked(output))
+        check_apart(data, output)
+        stack.enter_context(removed_unless_used(output))
+        stack.enter_context(locked(output, "tinyfit adapt"))
         shutil.rmtree(settings.incoming_dir, ignore_errors=True)  # of a run that was killed
         database = Database(settings.resolved_database_url)
         stack.callback(database.close)
@@ -157,7 +154,7 @@ def _run(job_id: str, settings: Settings, database: Database, meter: Meter) -> J
             worker.leave()
 
     thread = threading.Thread(target=work, name="worker")
-    with _signals_set(stop):
+    with signals_set(stop):
         thread.start()
         while thread.is_alive():
             job = get_job(database, job_id)
@@ -188,57 +185,3 @@ def _deliver(job: Job, output: Path, settings: Settings, database: Database) -> 
     shutil.copyfile(source, partial)
     partial.replace(target)
     return JobView.of(job, checkpoint_view(bundle, target.resolve().as_uri()))
-
-
-def _check_apart(data: Path, output: Path) -> None:
-    """An output among the images would be read as images by the next run."""
-    folder, target = data.resolve(), output.resolve()
-    if data.is_dir() and (target == folder or folder in target.parents):
-        raise InputError(
-            f"the output folder {str(output)!r} is in the data folder {str(data)!r}; give an "
-            f"--output outside of it"
-        )
-
-
-@contextmanager
-def _removed_unless_used(output: Path) -> Iterator[None]:
-    """A folder that this run made goes again if the run was refused before there was a job."""
-    is_new = not output.exists()
-    try:
-        (output / _STATE).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"can't write to {str(output)!r}: {error.strerror}") from error
-    try:
-        yield
-    except InputError:
-        if is_new:
-            shutil.rmtree(output)
-        raise
-
-
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Only one `tinyfit adapt` works in a folder; the lock ends with the process."""
-    with (output / _STATE / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConflictError(
-                f"another tinyfit adapt is at work in {str(output)!r}; wait for it, or give "
-                f"another --output"
-            ) from error
-        yield
-
-
-@contextmanager
-def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM let the job stop in good order."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        signal.signal(number, lambda number, frame: stop.set())
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

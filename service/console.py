@@ -25,8 +25,10 @@ class Meter:
         self._last = ("", float("-inf"))
         self._width = 0
 
-    def show(self, stage: str, progress: float, seconds_left: float | None = None) -> None:
-        """seconds_left: where it is known better than by the pace so far."""
+    def show(
+        self, stage: str, progress: float, seconds_left: float | None = None, detail: str = ""
+    ) -> None:
+        """seconds_left: where it is known better than by the pace so far. detail ends the line."""
         now = time.monotonic()
         if self._started is None or progress < self._started[1]:
             self._started = (now, progress)
@@ -35,6 +37,8 @@ class Meter:
         line = f"{stage:<12}{progress:4.0%}"
         if seconds_left is not None:
             line += f"   about {format_seconds(seconds_left)} left"
+        if detail:
+            line += f"   {detail}"
         if self._is_live:
             self._stream.write("\r" + line.ljust(self._width))
             self._width = len(line)

@@ -9,7 +9,8 @@ from search.errors import PretrainError
 from search.space import MAX_RESOLUTION, MIN_RESOLUTION
 
 _MAX_VALIDATIONS = 30
-_BATCH_SIZE = 128
+_BATCH_SIZE, _MIN_BATCH_SIZE = 128, 8
+_MIN_EPOCHS = 30
 _MIN_STEPS_PER_EPOCH = 20
 _MIN_STEPS = 4000
 
@@ -30,12 +31,12 @@ def usual_schedule(num_images: int, num_processes: int, batch_size: int | None =
     """
     if batch_size is None:
         batch_size = _BATCH_SIZE
-        while batch_size > 8 and num_images < _MIN_STEPS_PER_EPOCH * batch_size:
+        while batch_size > _MIN_BATCH_SIZE and num_images < _MIN_STEPS_PER_EPOCH * batch_size:
             batch_size //= 2
-        batch_size = max(2, batch_size // num_processes) * num_processes
+        batch_size = max(1, min(batch_size, num_images) // num_processes) * num_processes
     return Schedule(
         batch_size=batch_size,
-        epochs=max(30, -(-_MIN_STEPS // max(1, num_images // batch_size))),
+        epochs=max(_MIN_EPOCHS, -(-_MIN_STEPS // max(1, num_images // batch_size))),
         learning_rate=0.1 * batch_size / _BATCH_SIZE,
     )
 
@@ -104,6 +105,20 @@ class PretrainSettings:
     @property
     def trains_lite_residuals(self) -> bool:
         return self.lite_residual_share > 0
+
+    def steps_per_epoch(self, num_images: int, num_processes: int) -> int:
+        """Raises PretrainError where there is no whole batch, or no equal shares of it."""
+        if self.batch_size > num_images:
+            raise PretrainError(
+                f"batch_size must be at most the {num_images} training images "
+                f"but got {self.batch_size}"
+            )
+        if self.batch_size % num_processes:
+            raise PretrainError(
+                f"batch_size must be a multiple of the {num_processes} processes "
+                f"but got {self.batch_size}"
+            )
+        return num_images // self.batch_size
 
     def validates_after(self, epoch: int) -> bool:
         """After every epoch (they count from 1); where there are many, some thirty times."""

@@ -63,17 +63,7 @@ class Trainer:
     ) -> None:
         self.supernet = supernet
         self.settings = settings
-        self.steps_per_epoch = len(images) // settings.batch_size
-        if self.steps_per_epoch == 0:
-            raise PretrainError(
-                f"batch_size must be at most the {len(images)} training images "
-                f"but got {settings.batch_size}"
-            )
-        if settings.batch_size % world_size:
-            raise PretrainError(
-                f"batch_size must be a multiple of the {world_size} processes "
-                f"but got {settings.batch_size}"
-            )
+        self.steps_per_epoch = settings.steps_per_epoch(len(images), world_size)
         self.num_steps = settings.epochs * self.steps_per_epoch
         share = settings.batch_size // world_size
         self._own = slice(rank * share, (rank + 1) * share)
