@@ -105,7 +105,7 @@ def _trained(
     pool = ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
+        initializer=end_with_parent,
     )
     try:
         futures = {pool.submit(train_run, run, store_of(run)): run for run in runs}
@@ -115,7 +115,7 @@ def _trained(
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """However the parent ends, kill -9 included: a worker would wait for its next run for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
