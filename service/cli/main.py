@@ -27,6 +27,7 @@ from service.cli.command import (
 )
 from service.cli.jobs import add_jobs
 from service.cli.keys import add_keys
+from service.cli.pretrain import add_pretrain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -222,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(price, "whole batches at once")
     _add_measure_arguments(add("measure", _measure, "the memory and time of real training steps"))
 
+    add_pretrain(add)
     add("supernets", _supernets, "the supernets that jobs can start from")
 
     database = commands.add_parser("db", help="look after the database")

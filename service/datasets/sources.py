@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections import Counter
+import random
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -20,18 +22,22 @@ from PIL import Image
 from service.datasets.archive import Archive, open_archive
 from service.datasets.folder import Folder
 from service.datasets.images import check_image
-from service.datasets.layout import Placed, Split, read_layouts
+from service.datasets.layout import Placed, read_layouts
 from service.errors import DatasetError
 from service.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from tinytl.data import Sample
+
 _NOTES = frozenset({".json", ".txt", ".csv", ".md"})
 """Files that tell of a dataset are left out."""
 _NO_LIMIT = 1 << 50
 _MIN_IMAGES_PER_CLASS = 2
 """One to train on and one to hold out."""
+_HELD_OUT_SHARE = 0.1
+_MAX_HELD_OUT = 50
 
 
 class Sources:
@@ -50,7 +56,7 @@ class Sources:
         for name, of_source in zip(self.names, paths, strict=True):
             if not of_source:
                 raise DatasetError(f"{name!r} has no images; expected class/image.jpg in it")
-        self.num_notes = sum(len(source.paths) for source in self._opened) - sum(map(len, paths))
+        self._num_notes = sum(len(source.paths) for source in self._opened) - sum(map(len, paths))
         layouts = read_layouts(paths, min_images_per_class=_MIN_IMAGES_PER_CLASS)
         self.classes = layouts[0].classes
         self.files: dict[str, Placed] = {
@@ -59,8 +65,32 @@ class Sources:
             for file in layout.files
         }
 
-    def counts(self) -> Counter[Split]:
-        return Counter(file.split for file in self.files.values())
+    @property
+    def has_validation(self) -> bool:
+        return any(file.split == "val" for file in self.files.values())
+
+    def samples(self, *, seed: int) -> list[Sample]:
+        """The images to train on and to validate with, by their keys.
+
+        Without a validation split some of each class are held out. A test split stays unused.
+        """
+        from tinytl.data import Sample  # imports torch
+
+        labels = {name: label for label, name in enumerate(self.classes)}
+        samples = [
+            Sample(path=Path(key), label=labels[file.class_name], split=file.split)
+            for key, file in self.files.items()
+            if file.split != "test"
+        ]
+        return samples if self.has_validation else _hold_out(samples, seed)
+
+    def notes(self) -> list[str]:
+        """What is left out, in words."""
+        num_test = sum(file.split == "test" for file in self.files.values())
+        found = [f"{num_test} images of the test split are not used"] if num_test else []
+        if self._num_notes:
+            found.append(f"{self._num_notes} files that are no images are left out")
+        return found
 
     def sha256(self) -> str:
         """Of what the sources list: splits, classes, names and sizes of the images."""
@@ -73,7 +103,7 @@ class Sources:
 
     def decode(self, key: Path, image_size: int) -> np.ndarray:
         """Upright RGB square, uint8 (3, image_size, image_size). Raises DatasetError."""
-        from tinytl.data import to_square  # imports torch
+        from tinytl.data import to_square
 
         number, path = _source_and_path(key.as_posix())
         with self._opened[number].open(path) as stream:
@@ -103,6 +133,22 @@ def open_sources(paths: Sequence[Path], settings: Settings) -> Iterator[Sources]
                 raise DatasetError(f"{str(path)!r} does not exist; give a zip or a folder")
         names = [path.stem if path.is_file() else path.resolve().name for path in paths]
         yield Sources(names, opened, unlimited)
+
+
+def _hold_out(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """A tenth of each class's images, one to fifty, become validation images."""
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        by_class[sample.label].append(index)
+    held_out: set[int] = set()
+    for label, indices in by_class.items():
+        count = min(_MAX_HELD_OUT, max(1, round(_HELD_OUT_SHARE * len(indices))))
+        rng = random.Random(f"held out {seed} {label}")
+        held_out.update(rng.sample(indices, count))
+    return [
+        replace(sample, split="val") if index in held_out else sample
+        for index, sample in enumerate(samples)
+    ]
 
 
 def _source_and_path(key: str) -> tuple[int, str]:
