@@ -215,17 +215,16 @@ class _Pretraining:
                 f"loss {loss['largest']:.2f} (smallest {loss['smallest']:.2f}), {pace}"
             )
         epochs = self._settings.epochs
-        epoch = min(epochs, 1 + progress["step"] // self._steps_per_epoch)
-        self._meter.show(
-            f"epoch {epoch}/{epochs}",
-            progress["step"] / progress["num_steps"],
-            detail=self._measures,
-        )
         for variant, found in progress.get("val_accuracy", {}).items():
             accuracies = ", ".join(f"{name} {value:.1%}" for name, value in found.items())
             self._meter.note(
                 f"epoch {progress['epoch']}/{epochs} {variant.replace('_', ' ')}: {accuracies}"
             )
+        self._meter.show(
+            f"epoch {1 + (progress['step'] - 1) // self._steps_per_epoch}/{epochs}",
+            progress["step"] / progress["num_steps"],
+            detail=self._measures,
+        )
 
 
 def _start(name: str | None, settings: Settings) -> SupernetFile | None:

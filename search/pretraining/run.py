@@ -144,17 +144,17 @@ class _Run:
             "data": f"{len(self.validation)} validation images at "
             f"{self.settings.resolutions[-1]} px",
         }
-        evaluated = 0
+        num_done = 0
         for variant, lite_residuals in self._variants.items():
             found = {}
             for name, subnet in subnets.items():
                 if should_stop():
                     raise CancelledError("pretraining was stopped")
+                on_progress({"evaluated": num_done, "num_evaluations": num_evaluations})
                 found[name] = self.validation.accuracy(
                     self.supernet, subnet, lite_residuals=lite_residuals
                 )
-                evaluated += 1
-                on_progress({"evaluated": evaluated, "num_evaluations": num_evaluations})
+                num_done += 1
             top1[variant] = summary(found)
         self.validation.recalibrate(self.supernet, spec.largest, lite_residuals=False)
         training = {
