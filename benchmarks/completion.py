@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import Outcome, Run, ingest_dataset, train_run
+from benchmarks.runs import Outcome, Run, digest_of, ingest_dataset, train_run
 from search.pricing import network_of
 from tinytl.checkpoint import written_whole
 from tinytl.config import NetworkConfig
@@ -52,12 +52,14 @@ def complete(
     kept = ResultsFile(results)
     keys = {run: run.key() for run in runs}
     missing = [run for run, key in keys.items() if key not in kept]
-    _say(f"{len(missing)} of {len(keys)} runs to do; what is finished is kept in {results}")
+    where = f"; what is finished is kept in {results}" if results else ""
+    _say(f"{len(missing)} of {len(keys)} runs to do{where}")
     with tempfile.TemporaryDirectory() as directory:
-        for run, outcome in _trained(missing, Path(directory), processes):
+        finished = _trained(missing, Path(directory), processes)
+        for number, (run, outcome) in enumerate(finished, start=1):
             kept.put(keys[run], asdict(outcome))
             accuracy = f"{100 * outcome.test_accuracy:5.1f} %"
-            _say(f"{run.describe()}  {accuracy}  {outcome.seconds:5.0f} s")
+            _say(f"{number:3}. {run.describe()}  {accuracy}  {outcome.seconds:5.0f} s")
     return {run: Outcome(**kept[key]) for run, key in keys.items()}
 
 
@@ -71,7 +73,7 @@ def measure(
     for run, num_classes in runs.items():
         network = network_of(run.spec, run.candidate, run.method, num_classes)
         decisive = [to_ofa(network), asdict(run.plan), run.budget.resolution]
-        keys[run] = f"measured {run.method.value} {json.dumps(decisive, sort_keys=True)}"
+        keys[run] = f"measured {run.method.value} {num_classes} {digest_of(decisive)}"
         if keys[run] not in kept:
             missing[keys[run]] = (run, network)
     _say(f"{len(missing)} of {len(set(keys.values()))} trainings to measure")

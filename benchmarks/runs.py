@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from search.adapted import AdaptedSupernet
 from search.architecture import SupernetSpec
@@ -59,18 +60,22 @@ class Run:
             **asdict(self.budget),
             "supernet": [self.budget.supernet, content_digest(_locate(self.budget.supernet).path)],
             "dataset": content_digest(self.dataset),
-            "learning_rate": self.budget.learning_rate or DEFAULT_LEARNING_RATES[self.method],
+            "learning_rate": self.learning_rate,
             "plan": asdict(self.plan),
         }
-        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-        return f"{self.dataset.stem} {self.method.value} {self.seed} {digest}"
+        return f"{self.dataset.stem} {self.method.value} {self.seed} {digest_of(decisive)}"
 
     def describe(self) -> str:
         plan = self.plan
         return (
             f"{self.dataset.stem:<16}{self.method.value:<20}"
-            f"{plan.optimizer_bits}/{plan.trained_bits}  seed {self.seed}"
+            f"{plan.optimizer_bits}/{plan.trained_bits}  "
+            f"rate {self.learning_rate:g}  seed {self.seed}"
         )
+
+    @property
+    def learning_rate(self) -> float:
+        return self.budget.learning_rate or DEFAULT_LEARNING_RATES[self.method]
 
     @property
     def spec(self) -> SupernetSpec:
@@ -120,6 +125,11 @@ def budget_of(arguments: argparse.Namespace) -> Budget:
         epochs=arguments.epochs,
         learning_rate=arguments.learning_rate,
     )
+
+
+def digest_of(decisive: Any) -> str:
+    """SHA-256 of a value's JSON."""
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 @lru_cache

@@ -122,7 +122,11 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count() or 1, help="runs side by side"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for method, _ in arguments.learning_rates:
+        if method not in arguments.methods:
+            parser.error(f"--learning-rates names {method.value}, which --methods does not")
+    return arguments
 
 
 def _methods(text: str) -> list[Method]:
