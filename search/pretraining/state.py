@@ -45,9 +45,10 @@ class TrainingState:
             return Done()
         try:
             with open_tensors(self._path) as (_, header):
-                return self._checked(header)
+                pass
         except BundleError as error:
             raise self._damaged(error) from error
+        return self._checked(header)
 
     def load(self) -> tuple[dict[str, Tensor], Done]:
         """The tensors that training goes on from, none at its start."""
