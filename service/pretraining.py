@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import threading
@@ -93,6 +94,8 @@ class _Pretraining:
         architecture: str,
         meter: Meter,
     ) -> None:
+        # torch's threads must not take the processors from others while they wait
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from search.pretraining.output import Note  # imports torch
         from search.pretraining.processes import usual_num_processes
 

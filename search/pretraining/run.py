@@ -50,10 +50,10 @@ def pretrain(
 ) -> Path:
     """Train a supernet; returns the path of its .safetensors in directory, a card beside it.
 
-    The state is saved in directory every checkpoint_seconds, and a run that finds it goes on
-    from there, to the same result bit for bit on the same machine, with as many processes and
-    threads. Raises CancelledError when should_stop asks for it, PretrainError for a checkpoint
-    of another training or a loss that is no longer finite.
+    The state is saved in directory every checkpoint_seconds and after each validation, and a run
+    that finds it goes on from there, to the same result bit for bit on the same machine, with as
+    many processes and threads. Raises CancelledError when should_stop asks for it, PretrainError
+    for a checkpoint of another training or a loss that is no longer finite.
     """
     run = _Run(settings, store, directory, note, start, group or Group())
     run.train(checkpoint_seconds, on_progress, should_stop)
@@ -124,11 +124,9 @@ class _Run:
                 self.state.log(entry)
                 logged, logged_steps = time.monotonic(), entry["step"]
             on_progress(entry)
-            if time.monotonic() - saved > checkpoint_seconds:
+            if "epoch" in entry or time.monotonic() - saved > checkpoint_seconds:
                 self._save(entry["step"], losses)
                 saved = time.monotonic()
-        if losses:
-            self._save(trainer.num_steps, losses)
 
     def deliver(
         self,

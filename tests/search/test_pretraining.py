@@ -1,0 +1,183 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from search.errors import PretrainError
+from search.pretraining.images import Crops, TrainingImages
+from search.pretraining.output import Note
+from search.pretraining.run import pretrain
+from search.pretraining.settings import PretrainSettings, usual_schedule
+from search.pretraining.start import first_supernet
+from search.supernet import load_supernet
+from tinytl.data import ImageStore, Sample, ingest, normalize
+from tinytl.errors import CancelledError
+
+BATCH_NORM, GROUP_NORM = "ofa_proxyless_d12_e23_k35_w0.1_x", "ofa_mbv3_d12_e23_k35_w0.1_gn_x"
+NOTE = Note(data={"names": ["x"]}, classes=("a", "b"), licence="CC0")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Noise of two colours."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    samples = []
+    for index in range(24):
+        pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        pixels[:, :, index % 2] //= 4
+        path = folder / f"{index}.png"
+        Image.fromarray(pixels).save(path)
+        split = "train" if index < 16 else "val"
+        samples.append(Sample(path=path, label=index % 2, split=split))
+    ingest(samples, ["a", "b"], folder / "store", image_size=32, splits=("train", "val"))
+    return ImageStore.open(folder / "store")
+
+
+def settings_of(architecture=BATCH_NORM, **changed):
+    given = {"resolutions": (24, 32), "epochs": 3, "batch_size": 8, "learning_rate": 0.02}
+    return PretrainSettings(architecture=architecture, **(given | changed))
+
+
+class _StopAfter:
+    def __init__(self, num_steps):
+        self.num_left = num_steps
+
+    def __call__(self):
+        self.num_left -= 1
+        return self.num_left < 0
+
+
+@pytest.fixture(scope="module", params=[BATCH_NORM, GROUP_NORM])
+def finished(request, store, tmp_path_factory):
+    """The path of a whole training's supernet, and its settings."""
+    settings = settings_of(request.param)
+    return pretrain(settings, store, tmp_path_factory.mktemp("whole"), NOTE), settings
+
+
+def test_stopped_and_resumed_it_ends_the_same_to_the_bit(finished, store, tmp_path):
+    path, settings = finished
+    with pytest.raises(CancelledError):
+        pretrain(settings, store, tmp_path, NOTE, should_stop=_StopAfter(3))
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text() + '{"step": 4, "loss": {}}\n{"step": 5, "lo')
+    resumed = pretrain(settings, store, tmp_path, NOTE)
+    assert resumed.read_bytes() == path.read_bytes()
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == [2, 4, 6]
+
+
+def test_the_supernet_is_whole_and_its_card_tells_of_it(finished, tmp_path):
+    path, settings = finished
+    loaded = load_supernet(path, tmp_path)
+    assert loaded.spec.id == settings.architecture
+    assert len(loaded.lite_residuals) == loaded.spec.num_dynamic_blocks
+    text = path.with_suffix(".json").read_text()
+    card = json.loads(text)
+    assert card["recipe"]["settings"]["learning_rate"] == 0.02
+    assert card["licence"] == "CC0"
+    num_parameters = sum(p.numel() for p in loaded.network.parameters())
+    assert card["num_parameters"] == num_parameters
+    for variant in ("without_lite_residuals", "with_lite_residuals"):
+        found = card["top1_accuracy"][variant]
+        assert found["random"]["num_subnets"] == 20
+        assert found["random"]["least"] <= found["random"]["mean"] <= found["random"]["most"]
+    assert str(path.parent) not in text
+
+
+def test_another_training_in_the_folder_is_refused(store, tmp_path):
+    with pytest.raises(CancelledError):
+        pretrain(settings_of(), store, tmp_path, NOTE, should_stop=_StopAfter(1))
+    with pytest.raises(PretrainError, match=r"\(seed 0 there, 1 now; names \['x'\] there, \['y'"):
+        pretrain(settings_of(seed=1), store, tmp_path, replace(NOTE, data={"names": ["y"]}))
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"\x08")
+    with pytest.raises(PretrainError, match="is damaged"):
+        pretrain(settings_of(), store, tmp_path, NOTE)
+
+
+def test_a_loss_that_is_not_finite_ends_it(store, tmp_path):
+    with pytest.raises(PretrainError, match="diverged near step"):
+        pretrain(settings_of(learning_rate=1e9), store, tmp_path, NOTE)
+    assert not list(tmp_path.glob("ofa_*"))
+
+
+def test_a_start_keeps_what_fits(finished, tmp_path):
+    path, settings = finished
+    start = load_supernet(path, tmp_path)
+    head = start.network.classifier.linear.weight.clone()
+    stem = start.network.first_conv.conv.weight.clone()
+    kept = first_supernet(replace(settings, seed=5), 2, start)
+    assert torch.equal(kept.network.classifier.linear.weight, head)
+    assert kept.lite_residuals == start.lite_residuals
+    other = first_supernet(replace(settings, lite_residual_share=0.0), 3, start)
+    assert other.network.classifier.linear.weight.shape[0] == 3
+    assert torch.equal(other.network.first_conv.conv.weight, stem)
+    assert other.lite_residuals == {}
+    with pytest.raises(PretrainError, match="another architecture"):
+        first_supernet(replace(settings, architecture="ofa_proxyless_d12_e23_k35_w0.2"), 2, start)
+
+
+def _crops(**changed):
+    whole = {"top": 0.0, "left": 0.0, "height": 1.0, "width": 1.0, "brightness": 1.0}
+    given = {name: np.array([value]) for name, value in (whole | changed).items()}
+    return Crops(mirrored=given.pop("mirrored", np.array([False])), **given)
+
+
+def test_crops_are_cut_where_they_say(store):
+    images = TrainingImages(store.split("train"), torch.device("cpu"))
+    image = store.split("train").batch([3], 32)
+
+    def view(resolution, **changed):
+        return images.batch(np.array([3]), _crops(**changed), resolution)[0]
+
+    torch.testing.assert_close(view(32), normalize(image))
+    torch.testing.assert_close(view(32, mirrored=True), normalize(image).flip(3))
+    quarter = view(16, top=0.5, left=0.25, height=0.5, width=0.5)
+    torch.testing.assert_close(quarter, normalize(image[:, :, 16:, 8:24]))
+    halved = torch.nn.functional.interpolate(
+        image.float(), (16, 16), mode="bilinear", antialias=True
+    )
+    torch.testing.assert_close(view(16), normalize(halved), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1 but got 0"),
+        ({"resolutions": (8,)}, "resolutions must rise, from 16 to 512"),
+        ({"resolutions": (64, 48)}, "resolutions must rise"),
+        ({"lite_residual_share": 1.5}, "from 0 to 1 but got 1.5"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive but got nan"),
+    ],
+)
+def test_settings_quote_what_is_wrong(changed, message):
+    with pytest.raises(PretrainError, match=message):
+        settings_of(**changed)
+
+
+def test_a_batch_must_be_there_and_in_equal_shares():
+    with pytest.raises(PretrainError, match="at most the 5 training images but got 8"):
+        settings_of().steps_per_epoch(5, 1)
+    with pytest.raises(PretrainError, match="a multiple of the 3 processes but got 8"):
+        settings_of().steps_per_epoch(100, 3)
+
+
+@pytest.mark.parametrize("num_images", [3, 100, 800, 56_000])
+@pytest.mark.parametrize("num_processes", [1, 3])
+def test_the_usual_schedule_fits_the_images(num_images, num_processes):
+    found = usual_schedule(num_images, num_processes)
+    settings = settings_of(**vars(found))
+    num_steps = found.epochs * settings.steps_per_epoch(num_images, num_processes)
+    assert num_steps >= 4000
+    if num_processes == 1:
+        assert found.batch_size == {3: 3, 100: 8, 800: 64, 56_000: 128}[num_images]
+
+
+def test_long_trainings_are_validated_some_thirty_times():
+    settings = settings_of(epochs=100)
+    validated = [epoch for epoch in range(1, 101) if settings.validates_after(epoch)]
+    assert len(validated) <= 30
+    assert validated[-1] == 100
