@@ -268,7 +268,7 @@ def test_starts_from_the_supernet_s_own_lite_residuals(size, store, tmp_path):
     assert fresh.lite_residuals.keys() == supernet.lite_residuals.keys()
     for index, module in fresh.lite_residuals.items():
         assert_same(module.state_dict(), cut(supernet.lite_residuals[index], size).state_dict())
-    adapted = adapt(supernet, store, RESOLUTIONS, settings(lite_residual=size))
+    adapted = adapt(supernet, store, RESOLUTIONS, settings(lite_residual=size, steps=2))
     path = tmp_path / "adapted.safetensors"
     adapted.save(path)
     assert_same(state(adapted), state(AdaptedSupernet.load(path)))
