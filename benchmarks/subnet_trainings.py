@@ -28,6 +28,10 @@ class Trained:
     test_accuracy: float
     seconds: float
 
+    def describe(self) -> str:
+        accuracies = (100 * self.validation_accuracy, 100 * self.test_accuracy)
+        return "{:.1f} and {:.1f} % right, {:.0f} s".format(*accuracies, self.seconds)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -70,7 +74,7 @@ def _opened(adapted: Path, images: Path) -> tuple[AdaptedSupernet, ImageStore]:
     return AdaptedSupernet.load(adapted), ImageStore.open(images)
 
 
-def train_all(trainings: Sequence[Training], num_processes: int) -> Iterator[Trained]:
+def side_by_side(trainings: Sequence[Training], num_processes: int) -> Iterator[Trained]:
     """Their outcomes in order, as they come, from num_processes processes."""
     with ProcessPoolExecutor(
         num_processes, mp_context=get_context("spawn"), initializer=end_with_parent

@@ -43,6 +43,7 @@ def test_the_interval_narrows_with_the_number_of_subnets():
 def test_a_row_weighs_images_and_tells_what_choosing_by_score_gains():
     scored = Scored(
         scores=[0.5, 0.8, 0.6],
+        probabilities=[0.1, 0.3, 0.2],
         num_validation_images=100,
         num_test_images=300,
         adapt_seconds=1,
@@ -53,11 +54,15 @@ def test_a_row_weighs_images_and_tells_what_choosing_by_score_gains():
         [Trained(validation_accuracy=0, test_accuracy=each, seconds=1) for each in of_seed]
         for of_seed in test_accuracies
     ]
-    row = row_of(scored, trained)
+    again = replace(scored, scores=[0.8, 0.5, 0.6], probabilities=[0.2, 0.3, 0.1])
+    row = row_of(scored, again, trained)
     np.testing.assert_allclose(row["accuracies"], np.multiply(test_accuracies, 0.75))
-    assert row["tau"]["score_and_seed"][0]["tau"] == 1
-    assert row["tau"]["score_and_seed"][1]["tau"] == 0
-    assert row["tau"]["seed_and_seed"]["tau"] == 0
+    tau = {pair: found["tau"] for pair, found in row["tau"].items()}
+    assert tau["score, seed 0"] == 1
+    assert tau["probability, mean of seeds"] == pytest.approx(2 / 6**0.5)
+    assert tau["score, seed 1"] == tau["seed 0, seed 1: the ceiling"] == 0
+    assert tau["score, score after another adaptation"] == -1
+    assert tau["probability, probability after another adaptation"] == pytest.approx(1 / 3)
     assert (row["chosen_accuracy"], row["best_accuracy"]) == pytest.approx((0.525, 0.525))
     assert row["mean_accuracy"] == pytest.approx(0.475)
 
@@ -125,11 +130,11 @@ def test_a_ranking_goes_on_where_it_was(
     results.write_text(json.dumps(kept))
     repeated: list[Training] = []
 
-    def train_here(trainings: Sequence[Training], _: int) -> Iterator[Trained]:
+    def in_this_process(trainings: Sequence[Training], _: int) -> Iterator[Trained]:
         repeated.extend(trainings)
         return map(Training.run, trainings)
 
-    monkeypatch.setattr(ranking, "train_all", train_here)
+    monkeypatch.setattr(ranking, "side_by_side", in_this_process)
     ranking.main()
     again = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [training.settings.seed for training in repeated] == [1]
