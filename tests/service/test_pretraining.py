@@ -1,0 +1,196 @@
+"""`tinyfit pretrain` as a user meets it: real processes, killed; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from service.cli.main import main
+from service.datasets.sources import open_sources
+from service.errors import DatasetError
+from service.settings import Settings
+from tests.service.processes import descendants, is_alive, wait_for
+
+Files = dict[str, bytes]
+MakeZip = Callable[[Mapping[str, bytes]], Path]
+
+ID = "ofa_proxyless_d234_e346_k357_w0.1{}_shapes"
+QUICK = ("--width", "0.1", "--epochs", "2", "--resolutions", "24,32", "--batch-size", "4")
+_PATIENCE_SECONDS = 120.0
+
+
+@pytest.fixture
+def photos(tmp_path: Path, flat_files: Files) -> Path:
+    return _write(tmp_path / "shapes", flat_files)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def _kill_after_the_first_epoch(arguments: list[str], output: Path) -> None:
+    """Start the command as a user does; SIGKILL it, and see that nothing of it is left."""
+    process = subprocess.Popen([sys.executable, "-m", "service.cli", *arguments])
+    try:
+        wait_for((output / "checkpoint.safetensors").exists, _PATIENCE_SECONDS)
+        children = descendants(process.pid)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    wait_for(lambda: not any(map(is_alive, children)))
+    assert not list(output.glob("ofa_*"))
+
+
+def test_killed_and_started_again_it_ends_the_same_to_the_bit(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    arguments = ["pretrain", str(photos), *QUICK, "--json", "--output"]
+    _kill_after_the_first_epoch([*arguments, str(killed)], killed)
+    assert main([*arguments, str(killed)]) == 0
+    captured = capsys.readouterr()
+    assert "going on after step " in captured.err
+    answer = json.loads(captured.out.splitlines()[-1])
+    assert answer["supernet"] == str(killed / f"{ID.format('')}.safetensors")
+    data = answer["card"]["data"]
+    assert (data["num_train_images"], data["num_val_images"]) == (10, 2)
+    assert main([*arguments, str(whole)]) == 0
+    name = f"{ID.format('')}.safetensors"
+    assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert not list(killed.glob(".tinyfit/images*"))
+    capsys.readouterr()
+    assert main([*arguments, str(killed)]) == 0  # it is done: the answer, and no training
+    assert json.loads(capsys.readouterr().out) == answer
+    assert main([*arguments, str(killed), "--seed", "1"]) == 2
+    assert "seed 0 there, 1 now" in capsys.readouterr().err
+
+
+def test_two_processes_train_the_supernet_of_one(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With group norm, which takes every image by itself. Killed, they end with their parent."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = ["pretrain", str(photos), *QUICK, "--norm", "group", "--learning-rate", "0.002"]
+    shared = [*arguments, "--output", str(two), "--processes", "2"]
+    _kill_after_the_first_epoch(shared, two)
+    assert main(shared) == 0
+    assert main([*arguments, "--output", str(one)]) == 0
+    assert "supernet " in capsys.readouterr().out
+    name = f"{ID.format('_gn')}.safetensors"
+    trained, expected = load_file(two / name), load_file(one / name)
+    assert trained.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(trained[key], value, atol=2e-3, rtol=2e-3)
+
+
+def test_ctrl_c_says_how_to_go_on(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+
+    def press() -> None:
+        wait_for((output / "checkpoint.safetensors").exists, _PATIENCE_SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    status = main(["pretrain", str(photos), *QUICK, "--epochs", "999", "--output", str(output)])
+    presser.join()
+    assert status == 1
+    assert capsys.readouterr().err.endswith("stopped; run the same command again to go on\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "'nowhere' does not exist; give a zip or a folder"),
+        (["{photos}", "--width", "9"], "width must be between 0.1 and 4 but is 9.0"),
+        (["{photos}", "--resolutions", "8"], "resolutions must rise, from 16 to 512 pixels"),
+        (["{photos}", "--batch-size", "99"], "at most the 10 training images but got 99"),
+        (["{photos}", "--batch-size", "9", "--processes", "2"], "a multiple of the 2 processes"),
+        (["{photos}", "--name", "gn_x"], "not begin with 'gn', but got 'gn_x'"),
+        (["{photos}", "--start", "ofa_unknown"], "unknown supernet 'ofa_unknown'"),
+        (["{photos}", "--start", "x.pth", "--norm", "group"], "'x.pth'; leave out --norm"),
+        (["{photos}", "{photos}"], "is given twice; give it once"),
+        (["{photos}", "--output", "{file}"], "can't write to '{file}'"),
+        (["{photos}", "--output", "{photos}/out"], "is in the data folder"),
+        (["{photos}/circle"], "'0.png' is not in a class folder"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(
+    arguments: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    filled = [argument.format(photos=photos, file=file) for argument in arguments]
+    assert main(["pretrain", "--output", str(tmp_path / "output"), *filled]) == 2
+    assert message.format(file=file) in capsys.readouterr().err
+    assert not (tmp_path / "output").exists()
+
+
+def test_an_undecodable_image_is_named(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "circle" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    assert main(["pretrain", str(photos), *QUICK, "--output", str(tmp_path / "output")]) == 2
+    assert "'circle/0.png' is not an image" in capsys.readouterr().err
+    assert not (tmp_path / "output").exists()
+
+
+def test_sources_are_merged_by_class(tmp_path: Path, make_zip: MakeZip, flat_files: Files) -> None:
+    first = make_zip({f"train/{name}": data for name, data in flat_files.items()})
+    more = {"train/line/0.png": b"1", "train/line/1.png": b"2", "train/circle/9.png": b"3"}
+    others = {"val/circle/0.png": b"4", "test/line/0.png": b"5", "classes.json": b"{}"}
+    second = _write(tmp_path / "second", more | others)
+    with open_sources([first, second], Settings()) as sources:
+        samples = sources.samples(seed=0)
+        assert sources.classes == ("circle", "line", "square")
+        assert [(s.path.as_posix(), s.label) for s in samples if s.split == "val"] == [
+            ("1/val/circle/0.png", 0)
+        ]
+        assert sum(sample.label == 0 and sample.split == "train" for sample in samples) == 7
+        assert len(sources.notes()) == 2
+        listing = sources.sha256()
+    (second / "train" / "line" / "0.png").write_bytes(b"11")
+    with open_sources([first, second], Settings()) as sources:
+        assert sources.sha256() != listing
+
+
+def test_images_are_held_out_of_every_class(tmp_path: Path) -> None:
+    files = {f"{name}/{i}.png": b"" for name, n in (("a", 2), ("b", 60)) for i in range(n)}
+    folder = _write(tmp_path / "data", files)
+    with open_sources([folder], Settings()) as sources:
+        held_out = [sample for sample in sources.samples(seed=0) if sample.split == "val"]
+        assert [sample.label for sample in held_out].count(0) == 1
+        assert [sample.label for sample in held_out].count(1) == 6
+        assert sources.samples(seed=0) == sources.samples(seed=0)
+        assert sources.samples(seed=1) != sources.samples(seed=0)
+
+
+def test_no_images_and_one_class(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    one = _write(tmp_path / "one", {"cat/0.png": b"", "cat/1.png": b""})
+    for folder, message in (("empty", "'empty' has no images"), ("one", "only one class")):
+        with (
+            pytest.raises(DatasetError, match=message),
+            open_sources([one if folder == "one" else tmp_path / folder], Settings()),
+        ):
+            pass
