@@ -238,7 +238,12 @@ def supernet_from_weights(
 def untrained_supernet(
     spec: SupernetSpec, num_classes: int, *, lite_residuals: bool, generator: torch.Generator
 ) -> Supernet:
-    """A supernet of random weights, as pretraining starts from."""
+    """A supernet of random weights, as pretraining starts from.
+
+    Convolutions are He normal by fan-out. The last norm of every block with a shortcut starts
+    with scale 0 (arXiv 1706.02677, section 5.1): without that, group norm learns nothing for
+    many steps.
+    """
     network = build_elastic_network(spec, num_classes)
     with torch.no_grad():
         for module in network.modules():
@@ -247,6 +252,10 @@ def untrained_supernet(
                 module.weight.normal_(0, math.sqrt(2 / fan_out), generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
+        for block in network.blocks:
+            if block.shortcut is not None:
+                norm = block.conv.point_linear.bn
+                getattr(norm, "bn", norm).weight.zero_()  # elastic norms hold theirs as bn
         head = network.classifier.linear
         bound = 1 / math.sqrt(head.in_features)
         head.weight.uniform_(-bound, bound, generator=generator)
