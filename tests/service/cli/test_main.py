@@ -27,6 +27,7 @@ def test_help_is_quick_and_light() -> None:
     assert done.stdout.splitlines()[-1] == ""
     commands = (
         *("serve", "worker", "workers", "adapt", "price", "measure", "supernets", "db", "keys"),
+        "pretrain",
         *("submit", "list", "watch", "download", "cancel", "pause", "resume", "retry", "delete"),
     )
     for command in commands:
