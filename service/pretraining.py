@@ -48,13 +48,16 @@ class FailedPretrainingError(ServiceError):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainRequest:
-    """What is asked for. start takes the place of family, width and norm; None is the usual."""
+    """What is asked for. start takes the place of family and width; None is the usual.
+
+    norm "group" makes group norms of the batch norms of a start; None keeps its own.
+    """
 
     data: Sequence[Path]
     output: Path
     family: str = "proxyless"
     width: float = 0.35
-    norm: str = "batch"
+    norm: str | None = None
     name: str | None = None
     start: str | None = None
     num_processes: int | None = None
@@ -251,4 +254,8 @@ def _architecture(request: PretrainRequest, start: SupernetFile | None) -> str:
         match = _ARCHITECTURE.match(start.spec.id)
         assert match is not None
         architecture = match[0]
+        if request.norm == "batch" and start.spec.norm.kind == "group":
+            raise InputError(f"{start.spec.id} has group norm, which can't become batch norm")
+        if request.norm == "group" and start.spec.norm.kind == "batch":
+            architecture += "_gn"
     return SupernetSpec.parse(f"{architecture}_{name}").id

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from search.errors import PretrainError
@@ -19,9 +20,15 @@ from search.pretraining.settings import PretrainSettings
 from search.pretraining.start import first_supernet
 from search.pretraining.state import Done, TrainingState
 from search.pretraining.trainer import Trainer
-from search.pretraining.validation import Validation, named_subnets, random_subnets, summary
+from search.pretraining.validation import (
+    Validation,
+    calibration_batches,
+    named_subnets,
+    random_subnets,
+    summary,
+)
 from search.supernet import Supernet
-from tinytl.data import ImageStore
+from tinytl.data import ImageStore, normalize
 from tinytl.errors import CancelledError
 
 _LOG_STEPS = 50
@@ -77,7 +84,12 @@ class _Run:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.settings, self.note, self.group = settings, note, group
-        self.supernet = first_supernet(settings, store.num_classes, start)
+        self.supernet = first_supernet(
+            settings,
+            store.num_classes,
+            start,
+            lambda: _calibration_images(store, settings.resolutions[-1]),
+        )
         for module in (self.supernet.network, *self.supernet.lite_residuals.values()):
             module.to(group.device)
         self.trainer = Trainer(
@@ -191,6 +203,10 @@ class _Run:
 
     def _seconds(self) -> float:
         return self.done.seconds + time.monotonic() - self.begun
+
+
+def _calibration_images(store: ImageStore, resolution: int) -> Tensor:
+    return normalize(torch.cat(list(calibration_batches(store.split("train"), resolution))))
 
 
 def _numbers(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:

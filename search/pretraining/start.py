@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from search.architecture import SupernetSpec
 from search.errors import PretrainError
+from search.pretraining.conversion import with_group_norm
 from search.pretraining.settings import PretrainSettings
 from search.supernet import Supernet, untrained_supernet
 
 
 def first_supernet(
-    settings: PretrainSettings, num_classes: int, start: Supernet | None
+    settings: PretrainSettings,
+    num_classes: int,
+    start: Supernet | None,
+    images: Callable[[], Tensor],
 ) -> Supernet:
     """The supernet before the first step.
 
     Of start, whose network is taken over, the head stays where it has as many classes, and lite
-    residual modules where it has them. Everything else is drawn from the seed. Raises
-    PretrainError where start is of another architecture.
+    residual modules where it has them; batch norms become group norms where the architecture
+    asks for them, by the images (N, 3, H, W), normalized. Everything else is drawn from the seed.
+    Raises PretrainError where start is of another architecture.
     """
     spec = SupernetSpec.parse(settings.architecture)
     fresh = untrained_supernet(
@@ -30,8 +37,14 @@ def first_supernet(
     )
     if start is None:
         return fresh
-    if replace(start.spec, id=spec.id) != spec:
+    is_converted = (start.spec.norm.kind, spec.norm.kind) == ("batch", "group")
+    if (
+        replace(start.spec, id=spec.id, norm=spec.norm if is_converted else start.spec.norm)
+        != spec
+    ):
         raise PretrainError(f"{start.spec.id} is of another architecture than {spec.id}")
+    if is_converted:
+        start = with_group_norm(start, spec, images())
     network = start.network
     if start.num_classes != num_classes:
         network.classifier = fresh.network.classifier

@@ -45,7 +45,7 @@ class Validation:
         self._split = store.split("val")
         self._resolution = resolution
         self._device = device
-        self._calibration = list(_spread(store.split("train"), resolution))
+        self._calibration = list(calibration_batches(store.split("train"), resolution))
 
     def __len__(self) -> int:
         return len(self._split)
@@ -85,7 +85,7 @@ def summary(accuracies: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def _spread(split: ImageSplit, resolution: int) -> Iterator[torch.Tensor]:
+def calibration_batches(split: ImageSplit, resolution: int) -> Iterator[torch.Tensor]:
     """uint8 batches of training images, each with its share of every class: they lie by class."""
     count = min(len(split), _BATCH_SIZE * _CALIBRATION_BATCHES)
     num_batches = -(-count // _BATCH_SIZE)

@@ -15,7 +15,7 @@ _SETTINGS = (
     *("epochs", "resolutions", "batch_size", "learning_rate", "num_random_subnets", "seed"),
     *("lite_residual_share", "label_smoothing", "min_crop_scale", "horizontal_flip"),
 )
-_ARCHITECTURE = ("family", "width", "norm")
+_ARCHITECTURE = ("family", "width")
 
 
 def add_pretrain(add: AddCommand) -> None:
@@ -44,13 +44,13 @@ def _add_architecture(pretrain: argparse.ArgumentParser) -> None:
     pretrain.add_argument(
         "--norm",
         choices=("batch", "group"),
-        help="batch norm, or group norm with weight standardization (batch)",
+        help="batch norm, or group norm with weight standardization (batch, or the start's)",
     )
     pretrain.add_argument(
         "--start",
         metavar="SUPERNET",
         help="begin with the weights of this one, an id that `tinyfit supernets` lists or a file, "
-        "whose architecture is kept (random weights)",
+        "whose architecture is kept, but for a norm asked for (random weights)",
     )
 
 
@@ -98,7 +98,7 @@ def _pretrain(options: argparse.Namespace) -> Answer:
     from service.errors import InputError
     from service.pretraining import PretrainRequest, pretrain
 
-    asked = given(options, ("name", "start", "licence", *_ARCHITECTURE))
+    asked = given(options, ("name", "norm", "start", "licence", *_ARCHITECTURE))
     if options.start is not None and (doubled := asked.keys() & _ARCHITECTURE):
         raise InputError(
             f"--start keeps the architecture of {options.start!r}; leave out "

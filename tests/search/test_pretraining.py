@@ -109,15 +109,44 @@ def test_a_start_keeps_what_fits(finished, tmp_path):
     start = load_supernet(path, tmp_path)
     head = start.network.classifier.linear.weight.clone()
     stem = start.network.first_conv.conv.weight.clone()
-    kept = first_supernet(replace(settings, seed=5), 2, start)
+    kept = first_supernet(replace(settings, seed=5), 2, start, _no_images)
     assert torch.equal(kept.network.classifier.linear.weight, head)
     assert kept.lite_residuals == start.lite_residuals
-    other = first_supernet(replace(settings, lite_residual_share=0.0), 3, start)
+    other = first_supernet(replace(settings, lite_residual_share=0.0), 3, start, _no_images)
     assert other.network.classifier.linear.weight.shape[0] == 3
     assert torch.equal(other.network.first_conv.conv.weight, stem)
     assert other.lite_residuals == {}
+    wider = replace(settings, architecture="ofa_proxyless_d12_e23_k35_w0.2")
     with pytest.raises(PretrainError, match="another architecture"):
-        first_supernet(replace(settings, architecture="ofa_proxyless_d12_e23_k35_w0.2"), 2, start)
+        first_supernet(wider, 2, start, _no_images)
+
+
+def _no_images():
+    raise AssertionError("nothing is converted")
+
+
+@pytest.mark.parametrize("finished", [BATCH_NORM], indirect=True)
+def test_a_batch_norm_start_becomes_group_norm(finished, tmp_path):
+    path, settings = finished
+    start = load_supernet(path, tmp_path)
+    images = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    architecture = BATCH_NORM.replace("_x", "_gn_x")
+    found = first_supernet(replace(settings, architecture=architecture), 2, start, lambda: images)
+    before, after = start.network, found.network
+    assert torch.equal(
+        after.blocks[2].conv.depth_conv.conv.conv.weight,
+        before.blocks[2].conv.depth_conv.conv.conv.weight,
+    )
+    assert found.lite_residuals == start.lite_residuals
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in after.modules())
+    # every channel of a norm has the mean and deviation that batch norm gives it
+    seen = {}
+    after.blocks[0].conv.point_linear.bn.register_forward_hook(lambda m, x, y: seen.update(y=y))
+    found.forward(found.spec.largest, images)
+    norm = before.blocks[0].conv.point_linear.bn
+    deviation, mean = torch.std_mean(seen["y"], (0, 2, 3))
+    torch.testing.assert_close(mean, norm.bias, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(deviation, norm.weight.abs(), rtol=1e-4, atol=1e-4)
 
 
 def _crops(**changed):

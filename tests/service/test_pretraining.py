@@ -145,7 +145,7 @@ def test_ctrl_c_says_how_to_go_on(
         (["{photos}", "--batch-size", "9", "--processes", "2"], "a multiple of the 2 processes"),
         (["{photos}", "--name", "gn_x"], "not begin with 'gn', but got 'gn_x'"),
         (["{photos}", "--start", "ofa_unknown"], "unknown supernet 'ofa_unknown'"),
-        (["{photos}", "--start", "x.pth", "--norm", "group"], "'x.pth'; leave out --norm"),
+        (["{photos}", "--start", "x.pth", "--width", "1"], "'x.pth'; leave out --width"),
         (["{photos}", "{photos}"], "is given twice; give it once"),
         (["{photos}", "--output", "{file}"], "can't write to '{file}'"),
         (["{photos}", "--output", "{photos}/out"], "is in the data folder"),
