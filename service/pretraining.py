@@ -128,6 +128,7 @@ class _Pretraining:
             },
             classes=sources.classes,
             licence=request.licence,
+            start=None if start is None else _card(start),
         )
         self._measures = ""
 
@@ -237,6 +238,15 @@ def _start(name: str | None, settings: Settings) -> SupernetFile | None:
     if name is None:
         return None
     return locate(name, settings.supernet_cache_dir.expanduser())
+
+
+def _card(start: SupernetFile) -> Mapping[str, Any] | None:
+    """The start's card, where it has one, without the names of its classes."""
+    path = start.path.with_suffix(".json")
+    if not path.is_file():
+        return None
+    card = json.loads(path.read_text(encoding="utf-8"))
+    return {key: value for key, value in card.items() if key != "classes"}
 
 
 def _architecture(request: PretrainRequest, start: SupernetFile | None) -> str:

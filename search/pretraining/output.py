@@ -29,11 +29,13 @@ class Note:
     """What a card tells that training itself does not know.
 
     data: JSON of the images, such as names and counts; a training goes on with the same only.
+    start: the card of the supernet that it starts from, where there is one.
     """
 
     data: Mapping[str, Any]
     classes: tuple[str, ...]
     licence: str
+    start: Mapping[str, Any] | None = None
 
 
 def supernet_tensors(supernet: Supernet) -> dict[str, torch.Tensor]:
@@ -81,6 +83,7 @@ def card(
         "norm": supernet.spec.norm.kind,
         "data": {**note.data, "mean": IMAGE_MEAN, "std": IMAGE_STD},
         "recipe": {"method": _METHOD, "settings": asdict(settings), **training},
+        "start": note.start,
         "top1_accuracy": top1_accuracy,
         "licence": note.licence,
         "versions": {"tinyfit": version("tinyfit"), "torch": torch.__version__},

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from search.registry import DEFAULT_SUPERNET
 from service.cli.main import main
 from service.datasets.sources import open_sources
 from service.errors import DatasetError
@@ -118,6 +119,20 @@ def test_two_processes_train_the_supernet_of_one(
         torch.testing.assert_close(trained[key], value, atol=5e-5, rtol=1e-3)
 
 
+def test_a_batch_norm_start_goes_on_with_group_norm(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = ("--epochs", "1", "--resolutions", "16", "--start", DEFAULT_SUPERNET)
+    arguments = ["pretrain", str(photos), *recipe, "--norm", "group", "--json"]
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    card = json.loads(capsys.readouterr().out)["card"]
+    assert card["norm"] == "group"
+    assert card["start"]["architecture"] == DEFAULT_SUPERNET
+    again = ["--start", str(tmp_path / f"{card['architecture']}.safetensors"), "--norm", "batch"]
+    assert main(["pretrain", str(photos), *again, "--output", str(tmp_path / "further")]) == 2
+    assert "has group norm, which can't become batch norm" in capsys.readouterr().err
+
+
 def test_ctrl_c_says_how_to_go_on(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +144,7 @@ def test_ctrl_c_says_how_to_go_on(
 
     presser = threading.Thread(target=press)
     presser.start()
-    status = main(["pretrain", str(photos), *QUICK, "--epochs", "999", "--output", str(output)])
+    status = main(["pretrain", str(photos), *QUICK, "--epochs", "90", "--output", str(output)])
     presser.join()
     assert status == 1
     assert capsys.readouterr().err.endswith("stopped; run the same command again to go on\n")
