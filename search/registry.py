@@ -25,7 +25,7 @@ OFFICIAL_BLOB_IDS = {
 }
 """Git blob ids: SHA-1 of `blob <size>\\0` and the content."""
 
-DEFAULT_SUPERNET = "ofa_proxyless_d234_e346_k357_w0.35_tinyimagenet64"
+DEFAULT_SUPERNET = "ofa_proxyless_d234_e346_k357_w0.35_tinyimagenet"
 
 Source = Literal["official", "bundled", "file"]
 

@@ -19,7 +19,7 @@ from tinytl.data import ImageSplit, ImageStore, normalize
 NAMED = ("largest", "middle", "smallest")
 _NUM_RANDOM_SUBNETS = 20
 _BATCH_SIZE = 128
-_CALIBRATION_BATCHES = 2
+_CALIBRATION_BATCHES = 8
 
 
 def named_subnets(spec: SupernetSpec) -> dict[str, Subnet]:

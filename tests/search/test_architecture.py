@@ -13,7 +13,7 @@ from tinytl.config import GROUP_NORM
 from tinytl.ofa_format import from_ofa
 
 IDS = [
-    "ofa_proxyless_d234_e346_k357_w0.35_tinyimagenet64",
+    "ofa_proxyless_d234_e346_k357_w0.35_tinyimagenet",
     "ofa_proxyless_d234_e346_k357_w1.3",
     "ofa_mbv3_d234_e346_k357_w1.0",
     "ofa_mbv3_d234_e346_k357_w1.2",

@@ -81,7 +81,7 @@ def test_it_ends_at_once_while_clients_follow_events(
         os.kill(process.pid, signal.SIGTERM)
         began_at = time.monotonic()
         assert process.wait(10) == 0
-        assert time.monotonic() - began_at < 2
+        assert time.monotonic() - began_at < 5
         for _ in parts:  # ends in good order, not cut off
             pass
     assert "Traceback" not in (tmp_path / "log").read_text()
