@@ -112,7 +112,7 @@ class _Pretraining:
         )
         self._settings = PretrainSettings(
             architecture=architecture,
-            start=request.start and Path(request.start).stem,
+            start=None if start is None else start.spec.id,
             **{**vars(schedule), **request.settings},
         )
         self._steps_per_epoch = self._settings.steps_per_epoch(num_images, self._num_processes)
@@ -139,6 +139,7 @@ class _Pretraining:
         done = training_state(self._output, self._settings, self._note).done()
         path = self._output / f"{self._settings.architecture}.safetensors"
         if done.is_finished:
+            self._remove_images()
             if not path.is_file():
                 raise InputError(
                     f"{path.name!r} was finished in {str(self._output)!r} but is gone; remove "

@@ -73,6 +73,7 @@ class PretrainSettings:
             ("batch_size", 2),
             ("warmup_steps", 0),
             ("num_random_subnets", 0),
+            ("seed", 0),
         ):
             value = getattr(self, name)
             if value < least:

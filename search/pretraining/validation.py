@@ -66,7 +66,7 @@ class Validation:
 
     def recalibrate(self, supernet: Supernet, subnet: Subnet, *, lite_residuals: bool) -> None:
         """Batch norm statistics become those of the subnet."""
-        batches = [normalize(batch.to(self._device)) for batch in self._calibration]
+        batches = (normalize(batch.to(self._device)) for batch in self._calibration)
         supernet.recalibrate(subnet, batches, supernet.lite_residuals if lite_residuals else None)
 
 

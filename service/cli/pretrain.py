@@ -56,13 +56,13 @@ def _add_architecture(pretrain: argparse.ArgumentParser) -> None:
 
 def _add_recipe(pretrain: argparse.ArgumentParser) -> None:
     pretrain.add_argument(
-        "--epochs", type=int, help="passes over the images (30, or enough for 4000 steps)"
+        "--epochs", type=count, help="passes over the images (30, or enough for 4000 steps)"
     )
     pretrain.add_argument(
         "--resolutions", type=integers, metavar="PX,PX", help="image sides, in turns (48,64)"
     )
     pretrain.add_argument(
-        "--batch-size", type=int, help="images per step (128; less where there are few images)"
+        "--batch-size", type=count, help="images per step (128; less where there are few images)"
     )
     pretrain.add_argument(
         "--learning-rate", type=float, help="peak rate (0.1 for a batch of 128, in proportion)"

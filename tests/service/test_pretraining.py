@@ -128,6 +128,7 @@ def test_a_batch_norm_start_goes_on_with_group_norm(
     card = json.loads(capsys.readouterr().out)["card"]
     assert card["norm"] == "group"
     assert card["start"]["architecture"] == DEFAULT_SUPERNET
+    assert card["recipe"]["settings"]["start"] == DEFAULT_SUPERNET
     again = ["--start", str(tmp_path / f"{card['architecture']}.safetensors"), "--norm", "batch"]
     assert main(["pretrain", str(photos), *again, "--output", str(tmp_path / "further")]) == 2
     assert "has group norm, which can't become batch norm" in capsys.readouterr().err
@@ -156,6 +157,7 @@ def test_ctrl_c_says_how_to_go_on(
         (["nowhere"], "'nowhere' does not exist; give a zip or a folder"),
         (["{photos}", "--width", "9"], "width must be between 0.1 and 4 but is 9.0"),
         (["{photos}", "--resolutions", "8"], "resolutions must rise, from 16 to 512 pixels"),
+        (["{photos}", "--seed", "-1"], "seed must be at least 0 but got -1"),
         (["{photos}", "--batch-size", "99"], "at most the 10 training images but got 99"),
         (["{photos}", "--batch-size", "9", "--processes", "2"], "a multiple of the 2 processes"),
         (["{photos}", "--name", "gn_x"], "not begin with 'gn', but got 'gn_x'"),
