@@ -12,6 +12,7 @@ from search.pretraining.output import Note
 from search.pretraining.run import pretrain
 from search.pretraining.settings import PretrainSettings, usual_schedule
 from search.pretraining.start import first_supernet
+from search.pretraining.trainer import Trainer
 from search.supernet import load_supernet
 from tinytl.data import ImageStore, Sample, ingest, normalize
 from tinytl.errors import CancelledError
@@ -170,6 +171,42 @@ def test_crops_are_cut_where_they_say(store):
         image.float(), (16, 16), mode="bilinear", antialias=True
     )
     torch.testing.assert_close(view(16), normalize(halved), atol=0.02, rtol=0)
+
+
+def test_crops_are_drawn_within_their_bounds():
+    def draw(**changed):
+        given = {"min_crop_scale": 0.3, "horizontal_flip": True, "brightness": 0.2}
+        return Crops.draw(2000, np.random.default_rng(0), **(given | changed))
+
+    crops = draw()
+    areas = crops.height * crops.width
+    assert 0.2 < areas.min() < 0.35
+    assert areas.max() > 0.9
+    assert (crops.top + crops.height).max() <= 1 + 1e-9
+    assert (crops.left + crops.width).max() <= 1 + 1e-9
+    assert 0.4 < crops.mirrored.mean() < 0.6
+    assert 0.8 <= crops.brightness.min() < 0.81
+    assert 1.19 < crops.brightness.max() <= 1.2
+    assert not draw(horizontal_flip=False).mirrored.any()
+    assert (draw(brightness=0.0).brightness == 1).all()
+
+
+def test_a_step_learns_the_labels_with_the_largest_the_smallest_and_the_modules(store):
+    images = TrainingImages(store.split("train"), torch.device("cpu"))
+    chosen = np.array([15, 0, 9])
+    assert images.batch(chosen, _crops(), 16)[1].tolist() == [1, 0, 1]
+    settings = settings_of(lite_residual_share=1.0, num_random_subnets=0, epochs=20)
+    supernet = first_supernet(settings, 2, None, _no_images)
+    before = {
+        index: module.final_bn.weight.clone() for index, module in supernet.lite_residuals.items()
+    }
+    trainer = Trainer(supernet, images, settings)
+    losses = [trainer.train_step(step) for step in range(trainer.num_steps)]
+    assert losses[0].keys() == {"largest", "smallest"}
+    # random guesses lose log 2 = 0.69, and smoothed labels of 0.1 no less than 0.2
+    assert sum(loss["largest"].item() for loss in losses[-5:]) / 5 < 0.5
+    after = {index: module.final_bn.weight for index, module in supernet.lite_residuals.items()}
+    assert all(not torch.equal(after[index], before[index]) for index in before)
 
 
 @pytest.mark.parametrize(
