@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.runs import Outcome, Run, digest_of, ingest_dataset, train_run
+from search.pretraining.processes import end_with_parent
 from search.pricing import network_of
 from tinytl.checkpoint import written_whole
 from tinytl.config import NetworkConfig
@@ -115,18 +114,6 @@ def _trained(
             yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def end_with_parent() -> None:
-    """However the parent ends, kill -9 included: a worker would wait for its next run for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _say(line: str) -> None:

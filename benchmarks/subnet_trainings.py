@@ -10,8 +10,8 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.completion import end_with_parent
 from search.adapted import AdaptedSupernet
+from search.pretraining.processes import end_with_parent
 from search.space import Candidate
 from tinytl.data import ImageStore
 from tinytl.network import build_network

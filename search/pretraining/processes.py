@@ -164,7 +164,7 @@ def _take_part(
 ) -> None:
     """What a child does. The first one has a pipe to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
-    _end_with_parent()
+    end_with_parent()
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))
     tell: Callable[[Any], None] = (lambda news: None) if pipe is None else pipe.send
@@ -177,7 +177,8 @@ def _take_part(
             sys.exit(f"process {rank}: {error}")
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """A child of multiprocessing ends when its parent does, kill -9 included."""
     parent = parent_process()
     assert parent is not None
 
