@@ -6,10 +6,11 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import Trial
-from search.sampler import Facts, PredictorSampler
 
 from benchmarks.search_landscapes import Rows
 from benchmarks.search_problem import Problem, Row
+from search.breeding import Facts
+from search.sampler import PredictorSampler
 
 
 class OurSearcher:
