@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.search_front import survivors
-from benchmarks.search_landscapes import Rows
+from benchmarks.search_landscapes import Floats, Rows
 from benchmarks.search_peers import RandomSearcher
 from benchmarks.search_predictors import Predict, fit_ridge
 from benchmarks.search_problem import Problem, Row
@@ -32,6 +32,7 @@ _SCORED_SHARE = 0.2
 _ROUND = 50
 _INNER_GENERATIONS = 100
 _MAX_BREEDINGS = 5
+_FAR = 1e12
 
 
 class _Told:
@@ -76,7 +77,7 @@ class OfaSearcher(_Told):
         """Those of the whole limit first, and with it as many under each limit."""
         problem = self.problem
         predict = fit_ridge(problem.landscape, np.array(self.rows), np.array(self.accuracies))
-        smallest = float(problem.peak_bytes(0 * problem.landscape.sizes[None])[0])
+        smallest = least_bytes(problem, self.rng)
         num_limits = min(_NUM_LIMITS, self._num_winners)
         found: dict[bytes, Row] = {}
         for number in range(num_limits):
@@ -103,18 +104,28 @@ class LinasSearcher(_Told):
         rows, accuracies = np.array(self.rows), np.array(self.accuracies)
         predict = fit_ridge(problem.landscape, rows, accuracies)
         population = rows[survivors(accuracies, problem.peak_bytes(rows), _POPULATION)]
-        extra = problem.random(_POPULATION, rng)
-        population = np.concatenate([population, problem.feasible(extra, rng)])
-        seen = [population]
-        for _ in range(_INNER_GENERATIONS):
-            children = _children(problem, population, problem.limit_bytes, rng)
-            seen.append(children)
-            both = np.unique(np.concatenate([population, children]), axis=0)
-            kept = survivors(predict(both), problem.peak_bytes(both), _POPULATION)
-            population = both[kept]
-        new = self.new(np.concatenate([population, *reversed(seen)]))
-        best = survivors(predict(new), problem.peak_bytes(new), _ROUND)
-        return new[best]
+        extra = problem.feasible(problem.random(_POPULATION, rng), rng)
+        population = np.concatenate([population, extra])
+        seen = self.new(evolve_front(problem, predict, population, _INNER_GENERATIONS, rng))
+        return seen[survivors(predict(seen), problem.peak_bytes(seen), _ROUND)]
+
+
+def evolve_front(
+    problem: Problem,
+    predict: Predict,
+    population: Rows,
+    num_generations: int,
+    rng: np.random.Generator,
+) -> Rows:
+    """All candidates that NSGA-II comes by, from this population on (Deb et al. 2002)."""
+    seen = [population]
+    size = max(_POPULATION, len(population))
+    for _ in range(num_generations):
+        children = _children(problem, population, problem.limit_bytes, rng)
+        seen.append(children)
+        both = np.unique(np.concatenate([population, children]), axis=0)
+        population = both[survivors(predict(both), problem.peak_bytes(both), size)]
+    return np.concatenate(seen)
 
 
 def evolve(
@@ -122,10 +133,16 @@ def evolve(
 ) -> Rows:
     """The last population (100, P), best first, as EvolutionFinder.run_evolution_search has it.
 
-    It ends after 500 generations, or 50 without a better one.
+    It ends after 500 generations, or 50 without a better one. Where the smallest subnet does not
+    fit a limit that others fit, some may not; they come last.
     """
+
+    def value_of(rows: Rows) -> Floats:
+        excess = problem.peak_bytes(rows) / limit_bytes - 1
+        return np.where(excess > 0, -_FAR * excess, predict(rows))
+
     population = problem.feasible(problem.random(_POPULATION, rng), rng, limit_bytes)
-    values = predict(population)
+    values = value_of(population)
     num_parents = round(_PARENT_SHARE * _POPULATION)
     best, best_generation = -np.inf, 0
     for generation in range(_MAX_GENERATIONS):
@@ -138,8 +155,14 @@ def evolve(
         parents = population[:num_parents]
         children = _children(problem, parents, limit_bytes, rng)
         population = np.concatenate([parents, children])
-        values = np.concatenate([values[:num_parents], predict(children)])
+        values = np.concatenate([values[:num_parents], value_of(children)])
     return population[np.argsort(-values, kind="stable")]
+
+
+def least_bytes(problem: Problem, rng: np.random.Generator) -> float:
+    """Of what evolution finds to take the least: the smallest subnet need not be it."""
+    winner = evolve(problem, lambda rows: -problem.peak_bytes(rows), problem.limit_bytes, rng)[:1]
+    return float(problem.peak_bytes(winner)[0])
 
 
 def _children(

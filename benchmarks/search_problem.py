@@ -64,7 +64,9 @@ class Problem:
 
         def after(num_steps: NDArray[np.intp]) -> Rows:
             last = times[np.arange(len(starts)), num_steps - 1]
-            return self.landscape.canonical(starts - (order <= last[:, None, None]).sum(axis=2))
+            return self.landscape.canonical(
+                starts - ((order <= last[:, None, None]) & (order < np.inf)).sum(axis=2)
+            )
 
         outside, inside = np.zeros_like(lengths), lengths
         while np.any(inside - outside > 1):
