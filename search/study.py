@@ -15,8 +15,8 @@ import numpy as np
 from search.encoding import Encoding
 from search.errors import SearchError
 from search.front import front_of
-from search.pricing import cheapest, fastest_fit
 from search.optuna_trials import Finished, Pricing, SamplerName, TrialSampler, derived_seed
+from search.pricing import cheapest, fastest_fit
 from search.space import Candidate, Parameter, SearchSpace
 from tinytl.errors import InfeasibleError
 from tinytl.plan import Plan
