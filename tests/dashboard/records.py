@@ -98,7 +98,8 @@ class Records:
     def add_trials(self, claim: Claim, count: int) -> list[Candidate]:
         """Random candidates with their true prices; accuracies rise."""
         job = get_job(self.database, claim.job_id)
-        space = search_space(job.supernet, JobSettings.model_validate(job.settings))
+        settings = JobSettings.model_validate(job.settings)
+        space = search_space(job.supernet, settings, Method(job.method))
         generator = random.Random(0)
         candidates = [space.sample(generator) for _ in range(count)]
         for number, candidate in enumerate(candidates):

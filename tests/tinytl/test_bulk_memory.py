@@ -1,8 +1,6 @@
 """Parity with the plain prediction, to the byte."""
 
 import random
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +9,7 @@ import pytest
 from search.architecture import Subnet, SupernetSpec
 from tinytl.bulk_memory import BulkNetworks
 from tinytl.config import GROUP_NORM, LiteResidualSize, with_lite_residuals
-from tinytl.errors import ConfigError
 from tinytl.memory import peak_memory
-from tinytl.plan import Plan, Stretch
 from tinytl.planner import plans
 from tinytl.trainable import Method
 
@@ -43,9 +39,7 @@ class Family:
                 self.options[-1].append(None)
 
     def network(self, subnet, dropout_rate=0.0):
-        network = self.spec.network_config(
-            subnet, self.num_classes, dropout_rate=dropout_rate
-        )
+        network = self.spec.network_config(subnet, self.num_classes, dropout_rate=dropout_rate)
         if self.group_norm:
             network = replace(network, norm=GROUP_NORM)
         if self.method.uses_lite_residual:
