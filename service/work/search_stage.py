@@ -113,7 +113,7 @@ class _Search:
         options = self._run.options
         share = self._num_scored / options.trials
         if options.time_limit_seconds is not None:
-            share = max(share, self._seconds / options.time_limit_seconds)
+            share = max(share, min(1.0, self._seconds / options.time_limit_seconds))
         self._run.progress.report(Stage.SEARCH, share, 1.0)
 
     def _score(self, proposal: Proposal, seconds_proposing: float) -> None:
