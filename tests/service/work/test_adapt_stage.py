@@ -205,10 +205,7 @@ def test_where_that_is_not_wanted_nothing_is_taken_over(
 @pytest.mark.parametrize(
     ("asked", "is_same"),
     [
-        *[
-            ({name: value}, True)
-            for name, value in (("trials", 3), ("epochs", 1), ("race", False))
-        ],
+        *[({"trials": 3}, True), ({"epochs": 1}, True), ({"race": False}, True)],
         *[({"batch_size": 4}, True), ({"mac_limit": "20M"}, True), ({"sampler": "tpe"}, True)],
         *[({"seed": 1}, False), ({"adapt_steps": 9}, False), ({"resolutions": [48, 64]}, False)],
         *[({"label_smoothing": 0.2}, False), ({"horizontal_flip": False}, False)],
