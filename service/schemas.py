@@ -37,7 +37,8 @@ def _check_line(given: str) -> str:
     return given
 
 
-SamplerName = Literal["predictor", "tpe", "nsga2", "gp", "random"]
+SamplerName = Literal["predictor", "tpe", "gp", "random"]
+"""Those of search.optuna_trials, which the web process does not import."""
 
 Line = Annotated[str, AfterValidator(_check_line)]
 """Text that every database can hold and every log can show."""

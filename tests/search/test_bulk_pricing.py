@@ -75,6 +75,16 @@ def test_peaks_and_macs_are_those_of_each_candidate(supernet_id, method, batch_s
     ]
 
 
+def test_images_are_stored_at_the_largest_resolution():
+    space = make_space(resolutions=(48, 512), batch_size=1)
+    rows = random_rows(space, 4)
+    rows[:, -2] = 0
+    peaks = BulkPricing(space, Method.HEAD, 10).peak_bytes(rows, space.slow_plan)
+    assert peaks.tolist() == [
+        total_bytes(space, candidate, Method.HEAD) for candidate in candidates_of(space, rows)
+    ]
+
+
 @pytest.mark.parametrize("method", [Method.LITE_RESIDUAL_BIAS, Method.FULL])
 def test_lean_peak_is_of_rounded_weights_only_above_the_limit(method):
     space = make_space(MBV3)
