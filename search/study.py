@@ -49,8 +49,8 @@ class Study:
     multiply-accumulates.
 
     num_images: of the validation split. chance: the accuracy of guessing. finished: earlier
-    trials, also of searches with other limits. Raises InfeasibleError, with the smallest feasible
-    bytes, where nothing is within the limits.
+    trials, the first num_inherited of them those of searches with other limits. Raises
+    InfeasibleError, with the smallest feasible bytes, where nothing is within the limits.
     """
 
     def __init__(
@@ -65,12 +65,14 @@ class Study:
         chance: float = 0.0,
         sampler: SamplerName = "predictor",
         finished: Iterable[Finished] = (),
+        num_inherited: int = 0,
     ) -> None:
         self.space = space
         self.limit_bytes = limit_bytes
         self.mac_limit = mac_limit
         self._pricing = pricing
         self._seed = seed
+        self._num_inherited = num_inherited
         self._encoding = Encoding(space)
         self._smallest = smallest_within(space, pricing, limit_bytes, mac_limit)
         self._sampler = TrialSampler(
@@ -177,10 +179,10 @@ class Study:
 
     def _batch_start(self) -> int:
         """Number of the first trial of the earliest batch that is not all told."""
-        number = 0
+        number = first = self._num_inherited
         while number in self._finished:
             number += 1
-        return number // BATCH_SIZE * BATCH_SIZE
+        return first + (number - first) // BATCH_SIZE * BATCH_SIZE
 
     def _propose_batch(self, start: int) -> None:
         """Propose a whole batch from the trials before it, whatever of it is told already."""
