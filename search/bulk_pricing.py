@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.architecture import NUM_ELASTIC_STAGES
+from search.encoding import Rows
 from search.pricing import network_of, price, smallest_feasible
 from search.space import Candidate, SearchSpace
 from tinytl.bulk_memory import BulkNetworks, Bytes, Choices
@@ -24,7 +25,6 @@ from tinytl.plan import Plan
 from tinytl.planner import plans, step_time
 from tinytl.trainable import Method
 
-Rows = NDArray[np.intp]
 Blocks = tuple[BlockConfig | None, ...]
 
 _MAX_LEAN_PLANS = 8
@@ -70,6 +70,10 @@ class BulkPricing:
                 return rounded, rounded_bytes
         return planned, peak_bytes
 
+    def price_bytes(self, candidate: Candidate) -> int:
+        """Predicted peak training bytes of one candidate with its plan."""
+        return price(self._space, candidate, self._method, self._num_classes).total_bytes
+
     def peak_bytes(self, rows: Rows, plan: Plan) -> Bytes:
         """search.pricing.price(...).total_bytes of each row with the plan."""
         return self._least(rows, (plan,))
@@ -95,7 +99,7 @@ class BulkPricing:
 
     def _leanest(self, candidate: Candidate, its_plans: tuple[Plan, ...]) -> tuple[Candidate, int]:
         priced = (
-            (planned, price(self._space, planned, self._method, self._num_classes).total_bytes)
+            (planned, self.price_bytes(planned))
             for planned in (replace(candidate, plan=plan) for plan in its_plans)
         )
         return min(priced, key=lambda pair: pair[1])

@@ -27,7 +27,7 @@ def add_job_options(command: argparse.ArgumentParser, *, supernet_help: str) -> 
     command.add_argument("--name", default="", help="of the job (the data's)")
     command.add_argument("--supernet", help=supernet_help)
     command.add_argument("--method", help="what is trained (lite_residual+bias)")
-    command.add_argument("--trials", type=int, help="candidates to score (24)")
+    _add_search_options(command)
     command.add_argument("--epochs", type=int, help="of the final training (10)")
     command.add_argument("--adapt-steps", type=int, help="of the supernet's adaptation (200)")
     command.add_argument("--seed", type=int, help="the same seed gives the same result (0)")
@@ -54,6 +54,39 @@ def add_job_options(command: argparse.ArgumentParser, *, supernet_help: str) -> 
     )
 
 
+def _add_search_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--trials", type=int, help="candidates to score (24)")
+    command.add_argument(
+        "--time-limit",
+        dest="time_limit_seconds",
+        metavar="TIME",
+        help="of the search, which then takes as many trials as it can: 90s, 10m, 1.5h",
+    )
+    command.add_argument(
+        "--mac-limit",
+        metavar="COUNT",
+        help="most multiply-accumulates of an image's forward pass: 20M, 1.5G",
+    )
+    command.add_argument(
+        "--patience", type=int, help="trials without a better one that end the search (64)"
+    )
+    command.add_argument(
+        "--no-race",
+        dest="race",
+        action="store_false",
+        default=None,
+        help="look at every validation image, for hopeless candidates too",
+    )
+    command.add_argument(
+        "--no-reuse",
+        dest="reuse",
+        action="store_false",
+        default=None,
+        help="adapt the supernet anew, even if an earlier job has",
+    )
+    command.add_argument("--sampler", help="who proposes: predictor, tpe, gp, random (predictor)")
+
+
 def job_request(options: argparse.Namespace, dataset: str, supernet: str | None) -> JobRequest:
     """What the options ask for, of a dataset. Raises pydantic's ValidationError."""
     from service.schemas import JobRequest, JobSettings
@@ -73,11 +106,17 @@ def job_request(options: argparse.Namespace, dataset: str, supernet: str | None)
 
 def result_text(job: JobView, checkpoint: str) -> str:
     """What came out of a job that succeeded; checkpoint says where the bundle is."""
+    from service.sureness import choice_text, gain_text
     from tinytl.plan import Plan
     from tinytl.units import format_bytes
 
     assert job.result is not None
     result = job.result
+    notes = ""
+    if result.gain is not None and result.gain.is_within_noise:
+        notes += f"\nnote: {gain_text(result.gain)}"
+    if result.choice is not None:
+        notes += f"\nnote: {choice_text(result.choice, result.trials + result.reused_trials)}"
     return (
         f"test accuracy    {result.test_accuracy:.1%} "
         f"(head-only training: {result.head_only_test_accuracy:.1%})\n"
@@ -85,7 +124,7 @@ def result_text(job: JobView, checkpoint: str) -> str:
         f"{format_bytes(result.predicted_peak_bytes)} predicted, "
         f"limit {format_bytes(job.memory_limit_bytes)}\n"
         f"plan             {Plan.from_dict(result.plan).describe()}\n"
-        f"checkpoint       {checkpoint}"
+        f"checkpoint       {checkpoint}{notes}"
     )
 
 

@@ -32,6 +32,7 @@ def trial(job_id: str, number: int) -> Trial:
         number=number,
         candidate=CANDIDATE,
         predicted_peak_bytes=20_000_000,
+        lean_peak_bytes=20_000_000,
         accuracy=0.5,
         seconds=1.0,
         attempt=1,
@@ -74,6 +75,26 @@ def test_a_job_from_post_to_result(
     assert client.get("/jobs").json() == [done]
 
 
+def test_the_settings_of_the_search(client: httpx.Client, dataset_id: str) -> None:
+    def settings(**asked: object) -> dict[str, Any]:
+        body = {"dataset": dataset_id, "memory_limit": "24MB", "settings": asked}
+        response = client.post("/jobs", json=body)
+        assert response.status_code == 202, response.text
+        found: dict[str, Any] = response.json()["settings"]
+        return found
+
+    usual = settings()
+    assert (usual["trials"], usual["patience"], usual["race"]) == (24, 64, True)
+    assert (usual["sampler"], usual["time_limit_seconds"], usual["mac_limit"]) == (
+        *("predictor", None, None),
+    )
+    timed = settings(time_limit_seconds="10m", mac_limit="20M", sampler="tpe")
+    assert (timed["trials"], timed["time_limit_seconds"]) == (10_000, 600)
+    assert (timed["mac_limit"], timed["sampler"]) == (20_000_000, "tpe")
+    assert settings(time_limit_seconds=90, trials=5)["trials"] == 5
+    assert settings(time_limit_seconds=None)["trials"] == 24
+
+
 def test_trials_and_attempts(
     client: httpx.Client,
     database: Database,
@@ -111,6 +132,34 @@ def test_an_infeasible_limit_names_the_smallest_feasible_one(
     problem(client.post("/jobs", json=body | {"memory_limit": smallest - 1}), 422)
 
 
+def test_an_infeasible_mac_limit_names_the_smallest_feasible_one(
+    client: httpx.Client, dataset_id: str
+) -> None:
+    def post(limit: object, mac_limit: object) -> httpx.Response:
+        settings = {"mac_limit": mac_limit}
+        body = {"dataset": dataset_id, "memory_limit": limit, "settings": settings}
+        return client.post("/jobs", json=body)
+
+    refused = problem(post("24MB", "100k"), 422)
+    smallest = refused["smallest_feasible_macs"]
+    assert "smallest_feasible_bytes" not in refused
+    assert (
+        "mac_limit 100.0k (100000) is too small: the smallest feasible one is"
+        in (refused["detail"])
+    )
+    assert f"({smallest})" in refused["detail"]
+    assert "resolution 48, takes" in refused["detail"]
+    problem(post("24MB", smallest - 1), 422)
+    assert post("24MB", smallest).status_code == 202
+
+    both = problem(post("100KB", "100k"), 422)
+    least_bytes, fewest = both["smallest_feasible_bytes"], both["smallest_feasible_macs"]
+    assert str(least_bytes) in both["detail"]
+    assert post(least_bytes, fewest).status_code == 202
+    limit_alone = problem(post(least_bytes - 1, fewest), 422)
+    assert "smallest_feasible_macs" not in limit_alone
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -125,6 +174,13 @@ def test_an_infeasible_limit_names_the_smallest_feasible_one(
         ({"settings": {"label_smoothing": 1.0}}, "less than 1"),
         ({"settings": {"resolutions": [64, 48]}}, "must rise"),
         ({"settings": {"resolutions": []}}, "at least 1"),
+        ({"settings": {"time_limit_seconds": "soon"}}, "not a duration: 'soon'"),
+        ({"settings": {"time_limit_seconds": True}}, "seconds as a number"),
+        ({"settings": {"time_limit_seconds": 0}}, "at least 1 second"),
+        ({"settings": {"mac_limit": "20MB"}}, "not a count: '20MB'"),
+        ({"settings": {"mac_limit": [1]}}, '"20M"'),
+        ({"settings": {"patience": 0}}, "settings.patience"),
+        ({"settings": {"sampler": "oracle"}}, "'predictor', 'tpe'"),
     ],
 )
 def test_bad_jobs(
