@@ -3,7 +3,7 @@
     python -m benchmarks.search_tables DATA.zip [DATA.zip ...] [--folder DIR]
 
 The bundled supernet is adapted to the dataset, as a job adapts it, at all resolutions of the
-space. Then every candidate is scored as a job scores it: on the validation images, with the
+space; with lite residuals of one size, which all candidates have. Then every candidate is scored as a job scores it: on the validation images, with the
 shared weights as they would be delivered. The space is the depth of each stage, one kernel size
 and one expand ratio for all blocks, and the resolution: 4,374 candidates.
 
@@ -40,6 +40,7 @@ from search.registry import DEFAULT_SUPERNET, locate
 from search.space import Candidate, SearchSpace
 from search.supernet import load_supernet
 from service.settings import Settings
+from tinytl.config import LiteResidualSize
 from tinytl.data import ImageStore
 from tinytl.network import build_network
 from tinytl.train import evaluate
@@ -48,6 +49,7 @@ FOLDER = Path(__file__).parent / "landscapes"
 RESOLUTIONS = (48, 64)
 _EVALUATION_BATCH = 64
 _NUM_MEASURED = 50
+_ADAPTATION = AdaptSettings(lite_residual_sizes=(LiteResidualSize(),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ def make_table(dataset: Path) -> Table:
             num_images=len(store.split("val")),
             supernet=DEFAULT_SUPERNET,
             supernet_digest=content_digest(locate(DEFAULT_SUPERNET, _cache_dir()).path),
-            adaptation=asdict(AdaptSettings()),
+            adaptation=asdict(_ADAPTATION),
             choices={name: list(values) for name, values in choices.items()},
             score_seconds=round(seconds / len(rows), 4),
             machine=describe_machine(),
@@ -145,7 +147,7 @@ def _adapted_to(dataset: Path) -> Iterator[tuple[AdaptedSupernet, ImageStore]]:
     with tempfile.TemporaryDirectory() as directory:
         store = ImageStore.open(ingest_dataset(dataset, RESOLUTIONS[-1], Path(directory)))
         supernet = load_supernet(DEFAULT_SUPERNET, _cache_dir())
-        yield adapt(supernet, store, RESOLUTIONS, AdaptSettings()), store
+        yield adapt(supernet, store, RESOLUTIONS, _ADAPTATION), store
 
 
 def _cache_dir() -> Path:
