@@ -24,6 +24,15 @@ export const METHODS = {
   full: "everything",
 };
 
+/** How candidates are proposed. */
+export const SAMPLERS = {
+  predictor: "an accuracy predictor over many priced candidates",
+  tpe: "tree-structured Parzen estimator",
+  nsga2: "evolution (NSGA-II)",
+  gp: "Gaussian process",
+  random: "at random",
+};
+
 export const OUTCOMES = {
   succeeded: "finished the job",
   failed: "failed",
@@ -82,9 +91,17 @@ const SENTENCES = {
       ? `${known.name}: ${known.doing.charAt(0).toLowerCase()}${known.doing.slice(1)}`
       : stage;
   },
-  trial: (trial) =>
-    `Trial ${trial.number + 1}: ${formatPercent(trial.validation_accuracy)} of the validation ` +
-    `images at ${trial.resolution}\u00a0px, ${formatBytes(trial.predicted_peak_bytes)} predicted.`,
+  trial: (trial) => {
+    const share = `${formatPercent(trial.validation_accuracy)} of the `;
+    const images =
+      trial.is_complete === false
+        ? `${trial.num_images ?? "first"} validation images looked at; given up`
+        : "validation images";
+    return (
+      `Trial ${trial.number + 1}${trial.reused ? ", of an earlier job" : ""}: ${share}${images} ` +
+      `at ${trial.resolution}\u00a0px, ${formatBytes(trial.predicted_peak_bytes)} predicted.`
+    );
+  },
   epoch: (epoch) => {
     const training = epoch.training === "head_only" ? "Head-only training, epoch" : "Epoch";
     return (
