@@ -28,7 +28,7 @@ from service.record.jobs import (
     retry_job,
 )
 from service.record.models import Job, Status
-from service.schemas import JobRequest, JobView, checkpoint_view
+from service.schemas import JobRequest, JobSettings, JobView, checkpoint_view
 from service.settings import Settings
 from service.work.worker import Worker
 
@@ -122,7 +122,7 @@ def _differences(job: Job, wanted: JobRequest) -> list[str]:
         "memory limit": job.memory_limit_bytes,
         "method": job.method,
         "supernet": job.supernet,
-        **job.settings,
+        **JobSettings.model_validate(job.settings).model_dump(mode="json"),
     }
     asked = {
         "data": wanted.dataset,

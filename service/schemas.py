@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from search.registry import DEFAULT_SUPERNET, Source, SupernetInfo
+from service.amounts import Count, Duration, Size
 from service.record.models import (
     Artifact,
     Attempt,
@@ -22,35 +24,11 @@ from service.record.models import (
     StopRequest,
     Trial,
 )
+from service.results import CheckpointView, JobResult
 from tinytl.trainable import Method
-from tinytl.units import parse_size
 
-_MAX_SIZE_BYTES = 10**15
-_MAX_SIZE_TEXT = 40
-
-
-def _parse_size(given: Any) -> int:
-    if isinstance(given, bool) or not isinstance(given, int | float | str):
-        raise ValueError('expected bytes as a number, or text such as "24MB"')
-    if len(str(given)) > _MAX_SIZE_TEXT:
-        raise ValueError(f"expected at most {_MAX_SIZE_TEXT} characters")
-    return parse_size(str(given))
-
-
-Size = Annotated[
-    int,
-    BeforeValidator(_parse_size),
-    Field(le=_MAX_SIZE_BYTES),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 1, "maximum": _MAX_SIZE_BYTES},
-                {"type": "string", "examples": ["24MB"], "maxLength": _MAX_SIZE_TEXT},
-            ]
-        }
-    ),
-]
-"""Bytes, or text such as "24MB"."""
+DEFAULT_TRIALS = 24
+MOST_TRIALS = 10_000
 
 
 def _check_line(given: str) -> str:
@@ -58,6 +36,8 @@ def _check_line(given: str) -> str:
         raise ValueError("expected one line of text, without control characters")
     return given
 
+
+SamplerName = Literal["predictor", "tpe", "nsga2", "gp", "random"]
 
 Line = Annotated[str, AfterValidator(_check_line)]
 """Text that every database can hold and every log can show."""
@@ -68,8 +48,20 @@ class JobSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trials: int = Field(default=24, ge=1, le=10_000)
-    """Candidates that the search scores."""
+    trials: int = Field(default=DEFAULT_TRIALS, ge=1, le=MOST_TRIALS)
+    """Candidates that the search scores, at most; with a time limit and no number, 10000."""
+    sampler: SamplerName = "predictor"
+    """Who proposes candidates: a predictor of accuracy that knows the memory of each, or one of
+    Optuna's samplers."""
+    time_limit_seconds: Duration | None = None
+    """Of the search: once it is over, no more candidates are proposed."""
+    mac_limit: Count | None = None
+    """Most multiply-accumulates of an image's forward pass; None is no limit."""
+    patience: int = Field(default=64, ge=1, le=MOST_TRIALS)
+    """The search ends when so many candidates in a row were no better, for their memory, than
+    those before."""
+    race: bool = True
+    """Whether a candidate is given up as soon as one of no more memory is better beyond doubt."""
     epochs: int = Field(default=10, ge=1, le=1_000)
     """Of the final training, on the device's terms."""
     adapt_steps: int = Field(default=200, ge=1, le=1_000_000)
@@ -85,6 +77,12 @@ class JobSettings(BaseModel):
     """Whether a mirrored image shows the same class; false for text and digits."""
     min_crop_scale: float = Field(default=0.5, gt=0, le=1)
     """Smallest part of an image's area that a random training crop shows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_trials(cls, given: Any) -> Any:
+        is_timed = isinstance(given, Mapping) and given.get("time_limit_seconds") is not None
+        return {"trials": MOST_TRIALS, **given} if is_timed else given
 
 
 class JobRequest(BaseModel):
@@ -138,41 +136,6 @@ class DatasetView(BaseModel):
             report=DatasetReport.model_validate(dataset.report) if dataset.report else None,
             created_at=_time(dataset.created_at),
         )
-
-
-class CheckpointView(BaseModel):
-    """The bundle of a finished job."""
-
-    url: str
-    bytes: int
-    sha256: str
-
-
-class MemoryView(BaseModel):
-    """What the delivered training takes at its peak, in bytes."""
-
-    breakdown_bytes: dict[str, int]
-    """The predicted peak, by part; sums to `predicted_peak_bytes`."""
-    storage_peak_bytes: int
-    """Measured: live tensors, temporaries inside operators excepted."""
-
-
-class JobResult(BaseModel):
-    """What a finished job delivers. Bytes are peaks of a whole training step."""
-
-    subnet: JsonObject
-    resolution: int
-    plan: JsonObject
-    predicted_peak_bytes: int
-    measured_peak_bytes: int
-    validation_accuracy: float
-    test_accuracy: float
-    head_only_test_accuracy: float
-    """Of the same subnet with nothing trained but its head, for as many epochs."""
-    trials: int
-    memory: MemoryView | None = None
-    """None for a job of an earlier version."""
-    checkpoint: CheckpointView | None = None
 
 
 class JobView(BaseModel):
@@ -237,9 +200,24 @@ class TrialView(BaseModel):
     number: int
     subnet: JsonObject
     resolution: int
+    lite_residual: JsonObject
+    """Size of the lite residual modules, which are there where the method has them."""
     plan: JsonObject
+    """The fastest that fits the limit."""
     predicted_peak_bytes: int
+    """With that plan."""
+    lean_plan: JsonObject
+    """The one that takes the least memory."""
+    lean_peak_bytes: int
+    macs: int | None
+    """Multiply-accumulates of an image's forward pass; None for a job of an earlier version."""
     validation_accuracy: float
+    num_images: int | None
+    """Validation images looked at; None for a job of an earlier version."""
+    is_complete: bool
+    """Whether those were all; else it was given up as hopeless."""
+    reused: bool
+    """Whether an earlier job scored it."""
     seconds: float
     finished_at: datetime
 
@@ -249,9 +227,16 @@ class TrialView(BaseModel):
             number=trial.number,
             subnet=trial.candidate["subnet"],
             resolution=trial.candidate["resolution"],
+            lite_residual=trial.candidate["lite_residual"],
             plan=trial.candidate["plan"],
             predicted_peak_bytes=trial.predicted_peak_bytes,
+            lean_plan=trial.lean_plan or trial.candidate["plan"],
+            lean_peak_bytes=trial.lean_peak_bytes,
+            macs=trial.macs,
             validation_accuracy=trial.accuracy,
+            num_images=trial.num_images,
+            is_complete=trial.is_complete,
+            reused=trial.reused,
             seconds=round(trial.seconds, 3),
             finished_at=_time(trial.finished_at),
         )

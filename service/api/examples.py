@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from search.registry import DEFAULT_SUPERNET
 from service.record.models import EventKind, Outcome, Status
+from service.results import EndView, FrontPoint, FrontView
 from service.schemas import (
     AttemptView,
     Check,
@@ -31,6 +32,8 @@ _BEGAN = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 _LATER = datetime(2026, 1, 31, 12, 3, 20, tzinfo=UTC)
 _JOB_ID = "4f1d2c3b5a694787a6b5c4d3e2f10918"
 _DATASET_ID = "9b2c" * 16
+_SUBNET = {"kernel_sizes": [3], "expand_ratios": [3], "depths": [2]}
+_LITE_RESIDUAL = {"groups": 2, "max_kernel_size": 5, "expand": 1.0}
 
 
 def _plain(view: BaseModel) -> Any:
@@ -83,13 +86,43 @@ JOB = _plain(
 TRIAL = _plain(
     TrialView(
         number=0,
-        subnet={"kernel_sizes": [3], "expand_ratios": [3], "depths": [2]},
+        subnet=_SUBNET,
         resolution=64,
+        lite_residual=_LITE_RESIDUAL,
         plan={"batch_size": 8},
         predicted_peak_bytes=20_000_000,
+        lean_plan={"batch_size": 8},
+        lean_peak_bytes=12_000_000,
+        macs=9_000_000,
         validation_accuracy=0.5,
+        num_images=100,
+        is_complete=True,
+        reused=False,
         seconds=1.5,
         finished_at=_LATER,
+    )
+)
+FRONT = _plain(
+    FrontView(
+        limit_bytes=24_000_000,
+        mac_limit=None,
+        smallest=EndView(peak_bytes=4_300_000, macs=3_100_000, resolution=48),
+        largest=EndView(peak_bytes=31_000_000, macs=41_000_000, resolution=96),
+        points=[
+            FrontPoint(
+                trial=0,
+                peak_bytes=12_000_000,
+                plan={"batch_size": 8},
+                slowdown=1.6,
+                macs=9_000_000,
+                resolution=64,
+                lite_residual=_LITE_RESIDUAL,
+                subnet=_SUBNET,
+                validation_accuracy=0.5,
+                standard_error=0.05,
+                is_chosen=True,
+            )
+        ],
     )
 )
 ATTEMPT = _plain(

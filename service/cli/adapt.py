@@ -27,7 +27,7 @@ def add_job_options(command: argparse.ArgumentParser, *, supernet_help: str) -> 
     command.add_argument("--name", default="", help="of the job (the data's)")
     command.add_argument("--supernet", help=supernet_help)
     command.add_argument("--method", help="what is trained (lite_residual+bias)")
-    command.add_argument("--trials", type=int, help="candidates to score (24)")
+    _add_search_options(command)
     command.add_argument("--epochs", type=int, help="of the final training (10)")
     command.add_argument("--adapt-steps", type=int, help="of the supernet's adaptation (200)")
     command.add_argument("--seed", type=int, help="the same seed gives the same result (0)")
@@ -51,6 +51,34 @@ def add_job_options(command: argparse.ArgumentParser, *, supernet_help: str) -> 
         action="store_false",
         default=None,
         help="mirrored images mean something else: text, digits",
+    )
+
+
+def _add_search_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--trials", type=int, help="candidates to score (24)")
+    command.add_argument(
+        "--time-limit",
+        dest="time_limit_seconds",
+        metavar="TIME",
+        help="of the search, which then takes as many trials as it can: 90s, 10m, 1.5h",
+    )
+    command.add_argument(
+        "--mac-limit",
+        metavar="COUNT",
+        help="most multiply-accumulates of an image's forward pass: 20M, 1.5G",
+    )
+    command.add_argument(
+        "--patience", type=int, help="trials without a better one that end the search (64)"
+    )
+    command.add_argument(
+        "--no-race",
+        dest="race",
+        action="store_false",
+        default=None,
+        help="look at every validation image, for hopeless candidates too",
+    )
+    command.add_argument(
+        "--sampler", help="who proposes: predictor, tpe, nsga2, gp, random (predictor)"
     )
 
 

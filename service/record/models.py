@@ -67,7 +67,8 @@ class EventKind(StrEnum):
     STAGE = "stage"
     """stage, which begins"""
     TRIAL = "trial"
-    """number, resolution, predicted_peak_bytes, validation_accuracy"""
+    """number, resolution, predicted_peak_bytes, lean_peak_bytes, macs, validation_accuracy,
+    num_images, is_complete"""
     EPOCH = "epoch"
     """training ("tinytl" or "head_only"), epoch, num_epochs, train_loss, val_accuracy, seconds"""
     LOG = "log"
@@ -198,10 +199,26 @@ class Trial(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     candidate: Mapped[JsonObject]
+    """With the fastest plan that fits; one that does not fit has its lean plan."""
     predicted_peak_bytes: Mapped[int] = mapped_column(BigInteger)
+    lean_peak_bytes: Mapped[int] = mapped_column(BigInteger)
+    """Predicted, with the plan that takes the least."""
+    lean_plan: Mapped[JsonObject | None]
+    """None before revision 0003, whose lean plan is the candidate's; as the next four are."""
+    macs: Mapped[int | None] = mapped_column(BigInteger)
+    """Multiply-accumulates of an image's forward pass."""
     accuracy: Mapped[float]
-    """On the validation split, 0 to 1."""
+    """On the validation images looked at, 0 to 1."""
+    num_images: Mapped[int | None]
+    """Validation images looked at."""
+    correct: Mapped[bytes | None] = mapped_column(deferred=True)
+    """Which of them were right, in bits, in the order of looking (`numpy.packbits`)."""
+    is_complete: Mapped[bool] = mapped_column(default=True)
+    """Whether all were looked at; else it was given up as hopeless."""
+    reused: Mapped[bool] = mapped_column(default=False)
+    """Whether an earlier job scored it."""
     seconds: Mapped[float]
+    """That the score took, with its share of the proposing."""
     attempt: Mapped[int]
     finished_at: Mapped[float]
 
@@ -215,6 +232,8 @@ class Artifact(Base):
     kind: Mapped[str] = mapped_column(String(32), primary_key=True)
     path: Mapped[str] = mapped_column(String(500))
     """Relative to the job's folder."""
+    key: Mapped[str | None] = mapped_column(String(64), index=True)
+    """The same of two artifacts that can stand for each other, whatever job made them."""
     num_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str | None] = mapped_column(String(64))
     detail: Mapped[JsonObject]

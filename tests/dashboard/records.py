@@ -102,11 +102,13 @@ class Records:
         generator = random.Random(0)
         candidates = [space.sample(generator) for _ in range(count)]
         for number, candidate in enumerate(candidates):
+            peak_bytes = price(space, candidate, Method(job.method), 2).total_bytes
             trial = Trial(
                 job_id=job.id,
                 number=number,
                 candidate=candidate.to_dict(),
-                predicted_peak_bytes=price(space, candidate, Method(job.method), 2).total_bytes,
+                predicted_peak_bytes=peak_bytes,
+                lean_peak_bytes=peak_bytes,
                 accuracy=0.5 + 0.4 * number / count,
                 seconds=1.0,
                 attempt=claim.attempt,

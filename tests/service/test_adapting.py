@@ -94,3 +94,28 @@ def test_a_job_under_way_is_not_mixed_with_another(
         run_adapt()
     with pytest.raises(InputError, match="epochs 10 there, 3 now"):
         run_adapt(epochs=3)
+
+
+def test_a_job_of_an_earlier_version_goes_on(
+    run_adapt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It knew fewer settings."""
+
+    def interrupt(*arguments: object) -> Job:
+        raise adapting.InterruptedJobError("stopped")
+
+    monkeypatch.setattr(adapting, "_run", interrupt)
+    with pytest.raises(adapting.InterruptedJobError):
+        run_adapt()
+    database = Database(f"sqlite:///{tmp_path / 'output' / '.tinyfit' / 'tinyfit.db'}")
+    try:
+        with database.writing() as session:
+            job = session.query(Job).one()
+            later = ("sampler", "time_limit_seconds", "mac_limit", "patience", "race")
+            job.settings = {n: value for n, value in job.settings.items() if n not in later}
+    finally:
+        database.close()
+    with pytest.raises(adapting.InterruptedJobError):
+        run_adapt()
+    with pytest.raises(InputError, match="patience 64 there, 3 now"):
+        run_adapt(patience=3)

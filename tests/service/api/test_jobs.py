@@ -32,6 +32,7 @@ def trial(job_id: str, number: int) -> Trial:
         number=number,
         candidate=CANDIDATE,
         predicted_peak_bytes=20_000_000,
+        lean_peak_bytes=20_000_000,
         accuracy=0.5,
         seconds=1.0,
         attempt=1,
@@ -72,6 +73,26 @@ def test_a_job_from_post_to_result(
     assert done["result"]["test_accuracy"] == 0.8
     assert done["result"]["checkpoint"]["url"] == f"{url}/checkpoint"
     assert client.get("/jobs").json() == [done]
+
+
+def test_the_settings_of_the_search(client: httpx.Client, dataset_id: str) -> None:
+    def settings(**asked: object) -> dict[str, Any]:
+        body = {"dataset": dataset_id, "memory_limit": "24MB", "settings": asked}
+        response = client.post("/jobs", json=body)
+        assert response.status_code == 202, response.text
+        found: dict[str, Any] = response.json()["settings"]
+        return found
+
+    usual = settings()
+    assert (usual["trials"], usual["patience"], usual["race"]) == (24, 64, True)
+    assert (usual["sampler"], usual["time_limit_seconds"], usual["mac_limit"]) == (
+        *("predictor", None, None),
+    )
+    timed = settings(time_limit_seconds="10m", mac_limit="20M", sampler="tpe")
+    assert (timed["trials"], timed["time_limit_seconds"]) == (10_000, 600)
+    assert (timed["mac_limit"], timed["sampler"]) == (20_000_000, "tpe")
+    assert settings(time_limit_seconds=90, trials=5)["trials"] == 5
+    assert settings(time_limit_seconds=None)["trials"] == 24
 
 
 def test_trials_and_attempts(
@@ -125,6 +146,13 @@ def test_an_infeasible_limit_names_the_smallest_feasible_one(
         ({"settings": {"label_smoothing": 1.0}}, "less than 1"),
         ({"settings": {"resolutions": [64, 48]}}, "must rise"),
         ({"settings": {"resolutions": []}}, "at least 1"),
+        ({"settings": {"time_limit_seconds": "soon"}}, "not a duration: 'soon'"),
+        ({"settings": {"time_limit_seconds": True}}, "seconds as a number"),
+        ({"settings": {"time_limit_seconds": 0}}, "at least 1 second"),
+        ({"settings": {"mac_limit": "20MB"}}, "not a count: '20MB'"),
+        ({"settings": {"mac_limit": [1]}}, '"20M"'),
+        ({"settings": {"patience": 0}}, "settings.patience"),
+        ({"settings": {"sampler": "oracle"}}, "'predictor', 'tpe'"),
     ],
 )
 def test_bad_jobs(

@@ -44,7 +44,7 @@ def test_the_defaults_in_the_help_are_those_of_the_job(
         text = " ".join(capsys.readouterr().out.split())
         assert f"what is trained ({request.method.value})" in text
         settings = request.settings.model_dump(mode="json", exclude_none=True)
-        del settings["horizontal_flip"]
+        del settings["horizontal_flip"], settings["race"]
         for name, value in settings.items():
             option = f"--{name.replace('_', '-')} "
             shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -100,6 +100,9 @@ def test_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--memory-limit", "24 parsecs"], "24 parsecs"),
         (["--memory-limit", "24MB", "--trials", "0"], "trials.*greater than or equal to 1"),
         (["--memory-limit", "24MB", "--method", "magic"], "'magic'"),
+        (["--memory-limit", "24MB", "--time-limit", "10 parsecs"], "not a duration: '10 parsecs'"),
+        (["--memory-limit", "24MB", "--mac-limit", "20MB"], "not a count: '20MB'"),
+        (["--memory-limit", "24MB", "--sampler", "oracle"], "'oracle'.*'predictor'"),
         (["--memory-limit", "24MB", "--supernet", "nowhere"], "unknown supernet 'nowhere'"),
         (["--memory-limit", "24MB", "--resolutions", "96,48"], "must rise"),
     ],

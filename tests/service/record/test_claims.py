@@ -54,6 +54,7 @@ def trial(job_id: str, number: int, accuracy: float = 0.5) -> Trial:
         number=number,
         candidate={"resolution": 64},
         predicted_peak_bytes=5_000_000,
+        lean_peak_bytes=5_000_000,
         accuracy=accuracy,
         seconds=0.5,
         attempt=1,

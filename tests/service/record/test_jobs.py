@@ -188,6 +188,7 @@ def add_finished(database: Database, held: Claim) -> None:
             number=0,
             candidate={"resolution": 64},
             predicted_peak_bytes=5_000_000,
+            lean_peak_bytes=5_000_000,
             accuracy=0.5,
             seconds=0.5,
             attempt=held.attempt,

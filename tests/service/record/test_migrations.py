@@ -112,6 +112,33 @@ def check_record(database: Database) -> None:
     assert list_jobs(database)[0][0].id == new.id
 
 
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_what_older_trials_are_taken_to_be(empty_url: str, revision: str) -> None:
+    database = Database(empty_url)
+    migrate(database, command.upgrade, revision)
+    fill(database, revision)
+    database.upgrade()
+    for trial in list_trials(database, "succeeded"):
+        assert trial.lean_peak_bytes == trial.predicted_peak_bytes > 2**31
+        assert (trial.is_complete, trial.reused) == (True, False)
+        assert (trial.lean_plan, trial.macs, trial.num_images) == (None, None, None)
+    adapted = get_artifact(database, "failed", "adapted")
+    assert adapted is not None
+    assert adapted.key is None
+    database.close()
+
+
+def test_on_the_way_back_only_what_earlier_versions_understand_stays(empty_url: str) -> None:
+    database = Database(empty_url)
+    migrate(database, command.upgrade, "0003")
+    fill(database, "0003")
+    assert [trial.number for trial in list_trials(database, "paused")] == [0, 1]
+    migrate(database, command.downgrade, "0002")
+    database.upgrade()
+    assert list_trials(database, "paused") == []
+    database.close()
+
+
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_from_every_revision_forward(empty_url: str, revision: str) -> None:
     database = Database(empty_url)
@@ -137,8 +164,11 @@ def test_back_by_one_and_forward_again(empty_url: str, revision: str) -> None:
     while claim := claim_job(database, worker="w", lease_seconds=60, max_lost_attempts=3):
         going_on.add(claim.job_id)
     statuses = {job.id: job.status for job, _ in list_jobs(database)}
-    assert set(statuses) - going_on == {"succeeded", "failed", "cancelled", "running-cancel"}
+    resting = {"paused", "running-pause"} if revision != "0002" else set()  # 0001 has no pauses
+    ended = {"succeeded", "failed", "cancelled", "running-cancel"}
+    assert set(statuses) - going_on == ended | resting
     assert statuses["running-cancel"] is Status.CANCELLED
+    assert {statuses[job_id] for job_id in resting} <= {Status.PAUSED}
     database.close()
 
 
