@@ -16,7 +16,7 @@ export function LessMemory({ job, front }) {
   if (rows.length < 2) return null;
   const chosen = chosenPoint(front);
   const hopeless = hopelessShare(front);
-  const names = { chosen: job.result ? "chosen" : "best so far", leanest: "least memory" };
+  const names = { chosen: job.result ? "chosen" : "best so far", leanest: "leanest" };
   return html`
     <section class="card" aria-labelledby="less-title">
       <h2 id="less-title">What less memory would cost</h2>

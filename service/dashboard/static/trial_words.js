@@ -32,12 +32,12 @@ export function tooltip(trial, point) {
     `${formatEstimate(trial.validation_accuracy, error)} of the validation images`,
     lean === tried
       ? `${formatPeak(tried)} at its peak`
-      : `From ${formatPeak(lean)} on; fastest with ${formatPeak(tried)}`,
+      : `${formatPeak(lean)} at least; fastest plan ${formatPeak(tried)}`,
   ];
   const note = noteOf(trial);
   if (note) lines.push(capitalized(note));
   if (trial.macs !== null) lines.push(`${formatMacs(trial.macs)} multiply-accumulates an image`);
-  if (point) lines.push(`Least memory: ${formatTimes(point.slowdown)} the step time`);
+  if (point) lines.push(`Leanest plan: ${formatTimes(point.slowdown)} the step time.`);
   return [...lines, ...steps].flatMap(wrapped);
 }
 

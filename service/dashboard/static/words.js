@@ -1,5 +1,5 @@
 /** What the API's terms are called on the page. */
-import { formatBytes, formatPercent } from "./format.js";
+import { formatBytes, formatCount, formatMacs, formatPercent } from "./format.js";
 
 export const STAGES = [
   { id: "ingest", name: "Ingest", doing: "Every image is decoded once." },
@@ -92,14 +92,15 @@ const SENTENCES = {
       : stage;
   },
   trial: (trial) => {
-    const share = `${formatPercent(trial.validation_accuracy)} of the `;
-    const images =
+    const share = formatPercent(trial.validation_accuracy);
+    const score =
       trial.is_complete === false
-        ? `${trial.num_images ?? "first"} validation images looked at; given up`
-        : "validation images";
+        ? `given up after ${formatCount(trial.num_images, "image")}, ${share} of them right,`
+        : `${share} of the validation images`;
+    const macs = trial.macs ? `, ${formatMacs(trial.macs)} multiply-accumulates` : "";
     return (
-      `Trial ${trial.number + 1}${trial.reused ? ", of an earlier job" : ""}: ${share}${images} ` +
-      `at ${trial.resolution}\u00a0px, ${formatBytes(trial.predicted_peak_bytes)} predicted.`
+      `Trial ${trial.number + 1}${trial.reused ? ", of an earlier job" : ""}: ${score} at ` +
+      `${trial.resolution}\u00a0px, ${formatBytes(trial.predicted_peak_bytes)} predicted${macs}.`
     );
   },
   epoch: (epoch) => {
