@@ -104,14 +104,19 @@ class Records:
         num_given_up: int = 0,
         is_old: bool = False,
     ) -> list[Candidate]:
-        """Random candidates with their true prices; accuracies rise. The first ones are an
+        """Random candidates within the limit, with their true prices; accuracies rise. The first ones are an
         earlier job's, the next ones given up. is_old: as a version without fronts had them."""
         job = get_job(self.database, claim.job_id)
         space = search_space(job.supernet, JobSettings.model_validate(job.settings))
         generator = random.Random(0)
-        candidates = [space.sample(generator) for _ in range(count)]
-        for number, candidate in enumerate(candidates):
+        candidates: list[Candidate] = []
+        while len(candidates) < count:
+            candidate = space.sample(generator)
             peak_bytes = price(space, candidate, Method(job.method), 2).total_bytes
+            if peak_bytes > job.memory_limit_bytes:
+                continue
+            number = len(candidates)
+            candidates.append(candidate)
             is_given_up = num_reused <= number < num_reused + num_given_up
             trial = Trial(
                 job_id=job.id,

@@ -165,7 +165,7 @@ def test_points_tell_error_memory_compute_pace_and_plan(page: Page, records: Rec
     assert any(re.fullmatch(r"\d\.\d\d MB at its peak", line) for line in on_front)
     off_front = told(page, 1)
     assert "Given up after 25 images" in off_front
-    assert "60.0% ± 9.8 of the validation images" in off_front
+    assert "60.0% ± 9.1 of the validation images" in off_front
     assert not any("step time" in line for line in off_front)
 
 

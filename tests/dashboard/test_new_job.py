@@ -117,6 +117,29 @@ def test_a_limit_that_nothing_meets_offers_the_smallest(
     assert smallest <= only_job(database).memory_limit_bytes < smallest + 10_000
 
 
+def test_a_compute_limit_that_nothing_meets_offers_the_smallest(
+    page: Page, records: Records, database: Database, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    page.get_by_label("Memory limit").fill("6MB")
+    page.get_by_text("Search and training settings").click()
+    limit = page.get_by_label("Compute limit")
+    limit.fill("1k")
+    with page.expect_response("**/jobs") as refused:
+        start(page).click()
+    smallest = refused.value.json()["smallest_feasible_macs"]
+    expect(limit).to_be_focused()
+    expect(page.locator("#mac_limit-error")).to_contain_text("the smallest feasible one is")
+    expect(page.locator("#memory_limit-error")).to_have_count(0)
+    page.get_by_role("button", name="Use ").click()
+    start(page).click()
+    expect(page.locator(".badge")).to_have_text("Queued")
+    assert smallest <= only_job(database).settings["mac_limit"] < smallest + 10_000
+
+
 def test_what_the_server_refuses_stands_beside_its_field(
     page: Page, records: Records, watch: Watch
 ) -> None:

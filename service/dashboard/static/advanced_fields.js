@@ -20,7 +20,8 @@ const HINTS = {
 
 const FOLDED = ["supernet", "resolutions", "sampler", ...AMOUNTS, ...SEARCH_NUMBERS];
 
-export function AdvancedFields({ schemas, field, errors }) {
+/** field: the attributes of a named field; offer: a button with a limit that would do. */
+export function AdvancedFields({ schemas, field, offer, errors }) {
   const { properties } = schemas.JobSettings;
   const isWrong = [...FOLDED, ...TRAINING_NUMBERS].some((name) => errors[name]);
   const number = (name) => html`
@@ -55,11 +56,14 @@ export function AdvancedFields({ schemas, field, errors }) {
           placeholder="none"
           hint="Of the search, such as 10m or 2h. Where Trials is empty, it decides alone."
         />
-        <${TextField}
-          ...${field("mac_limit")}
-          placeholder="none"
-          hint="Most multiply-accumulates of one image, such as 20M, for slow devices."
-        />
+        <div>
+          <${TextField}
+            ...${field("mac_limit")}
+            placeholder="none"
+            hint="Most multiply-accumulates of one image, such as 20M, for slow devices."
+          />
+          ${offer("mac_limit")}
+        </div>
       </div>
       <${CheckField}
         ...${field("race")}

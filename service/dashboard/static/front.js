@@ -4,7 +4,7 @@
 /** Shares of the limit of which people want to know what they would give. */
 const SHARES = [0.75, 0.5, 0.25];
 
-export const chosenPoint = (front) => front?.points.at(-1) ?? null;
+export const chosenPoint = (front) => front?.points.find((point) => point.is_chosen) ?? null;
 
 /** The corners of the front's line, out to `endBytes`: each accuracy holds up to the next. */
 export function staircase({ points }, endBytes) {
@@ -17,8 +17,8 @@ export function staircase({ points }, endBytes) {
   return corners;
 }
 
-/** The chosen point, the best within each share of the limit, and the leanest, each once:
-    { point, share }. share: null of the chosen and the leanest. */
+/** The most accurate point, the best within each share of the limit, and the leanest, each once:
+    { point, share }. share: null of the first and of the leanest. */
 export function cheaper({ points, limit_bytes: limit }) {
   const rows = points.slice(-1).map((point) => ({ point, share: null }));
   const add = (point, share) => {

@@ -8,15 +8,14 @@ import {
   formatShare,
   formatTimes,
 } from "./format.js";
-import { chosenPoint, cheaper, hopelessShare } from "./front.js";
+import { cheaper, hopelessShare } from "./front.js";
 import { formatEstimate } from "./trial_words.js";
 
 export function LessMemory({ job, front }) {
   const rows = front ? cheaper(front) : [];
   if (rows.length < 2) return null;
-  const chosen = chosenPoint(front);
+  const best = rows[0].point;
   const hopeless = hopelessShare(front);
-  const names = { chosen: job.result ? "chosen" : "best so far", leanest: "leanest" };
   return html`
     <section class="card" aria-labelledby="less-title">
       <h2 id="less-title">What less memory would cost</h2>
@@ -42,14 +41,14 @@ export function LessMemory({ job, front }) {
         <tbody>
           ${rows.map(
             ({ point, share }) => html`
-              <tr key=${point.trial} class=${point === chosen ? "best" : ""}>
+              <tr key=${point.trial} class=${point === best ? "best" : ""}>
                 <th scope="row">
                   ${formatPeak(point.peak_bytes)}
-                  <span class="hint">${nameOf(point, share, chosen, names)}</span>
+                  <span class="hint">${nameOf(point, share, best, job)}</span>
                 </th>
                 <td>
                   ${formatEstimate(point.validation_accuracy, point.standard_error)}
-                  <span class="hint">${lost(point, chosen)}</span>
+                  <span class="hint">${lost(point, best)}</span>
                 </td>
                 <td>
                   ${formatMacs(point.macs)}
@@ -65,12 +64,12 @@ export function LessMemory({ job, front }) {
   `;
 }
 
-function nameOf(point, share, chosen, names) {
+function nameOf(point, share, best, job) {
   if (share !== null) return `within ${formatShare(share)}`;
-  return point === chosen ? names.chosen : names.leanest;
+  if (point !== best) return "leanest";
+  if (!job.result) return "best so far";
+  return point.is_chosen ? "chosen" : "most accurate";
 }
 
-const lost = (point, chosen) =>
-  point === chosen
-    ? ""
-    : formatPoints(point.validation_accuracy - chosen.validation_accuracy);
+const lost = (point, best) =>
+  point === best ? "" : formatPoints(point.validation_accuracy - best.validation_accuracy);

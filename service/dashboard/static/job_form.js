@@ -78,7 +78,10 @@ const numberOrText = (text) => (WHOLE.test(text) || NUMBER.test(text) ? Number(t
 
 /** { field: sentence } of a refusal; what is about no field of the form is under `""`. */
 export function errorsByField(problem) {
-  if (problem.smallestFeasibleBytes) return { memory_limit: sentence(problem.message) };
+  const needed = Object.keys(feasibleAmounts(problem));
+  if (needed.length > 0) {
+    return Object.fromEntries(needed.map((name) => [name, sentence(problem.message)]));
+  }
   const found = {};
   for (const { where, what } of problem.errors ?? []) {
     const field = where.split(".").find((part) => part !== "body" && part !== "settings") ?? "";
@@ -103,8 +106,16 @@ function countText(count) {
   return count % 1e4 === 0 ? `${count / 1e6}M` : String(count);
 }
 
-/** A limit that is just feasible, in the form's own words: hundredths of MB, rounded up. */
-export const feasibleLimit = (bytes) => `${(Math.ceil(bytes / 1e4) / 100).toFixed(2)}MB`;
+/** { field: text } of the limits that a refusal says would just do, in the form's own words:
+    hundredths of MB and of M, rounded up. */
+export function feasibleAmounts(problem) {
+  const rounded = (amount) => (Math.ceil(amount / 1e4) / 100).toFixed(2);
+  const { smallestFeasibleBytes: bytes, smallestFeasibleMacs: macs } = problem ?? {};
+  return {
+    ...(bytes && { memory_limit: `${rounded(bytes)}MB` }),
+    ...(macs && { mac_limit: `${rounded(macs)}M` }),
+  };
+}
 
 /** "1 to 10 000" of a setting, from its schema. */
 export function rangeOf(schema) {

@@ -10,9 +10,13 @@ export const isComplete = (trial) => trial.is_complete;
 export const formatEstimate = (accuracy, standardError) =>
   formatPercent(accuracy) + (standardError === null ? "" : `\u00a0${formatSpread(standardError)}`);
 
-/** The standard error of a share of so many images; null where their number is not known. */
+/** The standard error of a trial's accuracy, as the service has it of the front's points: with
+    two images more of either kind (Agresti and Coull, The American Statistician 52, 1998).
+    Null where the number of images is not known. */
 export function standardError({ validation_accuracy: accuracy, num_images: count }) {
-  return count ? Math.sqrt((accuracy * (1 - accuracy)) / count) : null;
+  if (count === null) return null;
+  const share = (accuracy * count + 2) / (count + 4);
+  return Math.sqrt((share * (1 - share)) / (count + 4));
 }
 
 export function noteOf(trial) {
