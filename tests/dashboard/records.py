@@ -104,8 +104,9 @@ class Records:
         num_given_up: int = 0,
         is_old: bool = False,
     ) -> list[Candidate]:
-        """Random candidates within the limit, with their true prices; accuracies rise. The first ones are an
-        earlier job's, the next ones given up. is_old: as a version without fronts had them."""
+        """Random candidates within the limit, with their true prices; accuracies rise. The first
+        ones are an earlier job's, the next ones given up. is_old: as a version without fronts
+        had them."""
         job = get_job(self.database, claim.job_id)
         space = search_space(job.supernet, JobSettings.model_validate(job.settings))
         generator = random.Random(0)

@@ -50,9 +50,7 @@ def show_front(page: Page, *points: FrontPoint, largest_bytes: int = 9_400_000) 
         points=list(points),
     )
     body = front.model_dump_json()
-    page.route(
-        "**/front", lambda route: route.fulfill(body=body, content_type="application/json")
-    )
+    page.route("**/front", lambda route: route.fulfill(body=body, content_type="application/json"))
 
 
 def chart(page: Page) -> Locator:
@@ -160,7 +158,7 @@ def test_points_tell_error_memory_compute_pace_and_plan(page: Page, records: Rec
     assert re.fullmatch(r"Trial 4, \d\d px", on_front[0])
     assert "80.0% ± 2.0 of the validation images" in on_front
     assert "5.0 M multiply-accumulates an image" in on_front
-    assert "Leanest plan: 1.6× the step time." in on_front
+    assert "Leanest plan: 1.6\u00d7 the step time." in on_front
     assert any(line.startswith("All layers: ") for line in on_front)
     assert any(re.fullmatch(r"\d\.\d\d MB at its peak", line) for line in on_front)
     off_front = told(page, 1)
@@ -202,15 +200,13 @@ def test_what_less_memory_would_cost(page: Page, records: Records) -> None:
     expect(cost).to_contain_text(
         "Nothing fits in 25% of the limit: the smallest network takes 2.8\u00a0MB."
     )
-    shown = [
-        re.sub(r"\s+", " ", row).strip() for row in cost.get_by_role("row").all_inner_texts()
-    ]
+    shown = [re.sub(r"\s+", " ", row).strip() for row in cost.get_by_role("row").all_inner_texts()]
     assert shown == [
         "Memory Accuracy MACs Step time",
-        "5.00 MB chosen 75.0% ± 2.0 3.9 M 48 px 1.6×",
-        "4.40 MB within 75% 70.0% ± 2.0 −5.0 points 12.3 M 48 px 2.0×",
-        "3.00 MB within 50% 50.0% ± 2.0 −25.0 points 3.9 M 48 px 1.6×",
-        "2.90 MB leanest 40.0% −35.0 points – 48 px 1.6×",
+        "5.00 MB chosen 75.0% ± 2.0 3.9 M 48 px 1.6\u00d7",
+        "4.40 MB within 75% 70.0% ± 2.0 \u22125.0 points 12.3 M 48 px 2.0\u00d7",
+        "3.00 MB within 50% 50.0% ± 2.0 \u221225.0 points 3.9 M 48 px 1.6\u00d7",
+        "2.90 MB leanest 40.0% \u221235.0 points \u2013 48 px 1.6\u00d7",
     ]
 
 
@@ -223,5 +219,5 @@ def test_a_job_of_an_earlier_version_still_shows(page: Page, records: Records) -
     expect(figures).not_to_contain_text("±")
     expect(page.locator(".certainty")).to_have_count(0)
     page.get_by_text("As a table").first.click()
-    expect(card(page, "Trials").get_by_role("row").last).to_contain_text("88.3%–")
+    expect(card(page, "Trials").get_by_role("row").last).to_contain_text("88.3%\u2013")
     expect(card(page, "Trials").locator(".legend")).not_to_contain_text("early")

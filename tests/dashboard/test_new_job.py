@@ -161,9 +161,7 @@ def test_what_the_server_refuses_stands_beside_its_field(
     expect(page.get_by_label("Trials")).to_have_value("0")
 
 
-def test_how_the_search_goes_can_be_said(
-    page: Page, records: Records, database: Database
-) -> None:
+def test_how_the_search_goes_can_be_said(page: Page, records: Records, database: Database) -> None:
     records.dataset()
     page.goto("/#/new")
     page.get_by_label("Or images uploaded before").select_option("d1")
