@@ -93,7 +93,7 @@ def score_all(setting: Setting, num_subnets: int, results: ResultsFile) -> Score
         with adapted_to(setting) as adapted:
             candidates = [setting.candidate(number) for number in range(num_subnets)]
             started = time.process_time()
-            scores = [score(adapted.supernet, each, adapted.store) for each in candidates]
+            scores = [score(adapted.supernet, each, adapted.store).accuracy for each in candidates]
             score_seconds = (time.process_time() - started) / num_subnets
             scored = Scored(
                 scores=scores,

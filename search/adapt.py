@@ -1,11 +1,13 @@
 """Adaptation of a supernet to the target data, before the search.
 
 As in TinyTL (arXiv 2007.11622, section 3.3): biases, lite residual modules and a new head are
-fine-tuned with one random subnet a step, so that every subnet can be scored with shared weights.
+fine-tuned with one random subnet and one random size of the modules a step, so that every
+choice of both can be scored with shared weights.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import defaultdict
@@ -19,6 +21,7 @@ from torch import nn
 
 from search.adapted import AdaptedSupernet
 from search.errors import AdaptationError
+from search.lite_residual_sizes import SIZES, holder
 from search.optimizer import SubnetAdam
 from search.space import sample_subnet
 from search.supernet import Supernet
@@ -33,10 +36,14 @@ __all__ = ["AdaptSettings", "AdaptedSupernet", "adapt"]
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptSettings:
-    """How a supernet is adapted; lite_residual counts where the method has such modules."""
+    """How a supernet is adapted.
+
+    lite_residual_sizes count where the method has such modules: a single one of any size, or
+    several of search.lite_residual_sizes.SIZES, of which each step trains a random one.
+    """
 
     method: Method = Method.LITE_RESIDUAL_BIAS
-    lite_residual: LiteResidualSize = field(default_factory=LiteResidualSize)
+    lite_residual_sizes: tuple[LiteResidualSize, ...] = SIZES
     steps: int = 200
     batch_size: int = 32
     learning_rate: float = 1e-2
@@ -46,6 +53,7 @@ class AdaptSettings:
     checkpoint_steps: int = 50
 
     def __post_init__(self) -> None:
+        holder(self.lite_residual_sizes)
         for name, least in (("steps", 1), ("batch_size", 2), ("checkpoint_steps", 1)):
             if getattr(self, name) < least:
                 raise AdaptationError(
@@ -71,10 +79,11 @@ def adapt(
 ) -> AdaptedSupernet:
     """Adapt a supernet to store's train split; the supernet given is left as it is.
 
-    Each step trains one random subnet at one random resolution on a class-balanced batch. With a
-    checkpoint path, the state is saved there atomically every checkpoint_steps, and a run that
-    finds the file goes on from it, to the same result bit for bit. Raises CancelledError when
-    should_stop asks for it, AdaptationError for a checkpoint of another run.
+    Each step trains one random subnet, with lite residual modules of one random size, at one
+    random resolution on a class-balanced batch. With a checkpoint path, the state is saved there
+    atomically every checkpoint_steps, and a run that finds the file goes on from it, to the same
+    result bit for bit. Raises CancelledError when should_stop asks for it, AdaptationError for a
+    checkpoint of another run.
     """
     run = _Run(supernet, store, resolutions, settings)
     done = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
@@ -109,7 +118,7 @@ class _Run:
             supernet,
             store.num_classes,
             method=settings.method,
-            lite_residual=settings.lite_residual,
+            lite_residual_sizes=settings.lite_residual_sizes,
             seed=settings.seed,
         )
         self.parameters = self.adapted.trained_parameters()
@@ -123,7 +132,7 @@ class _Run:
             "num_classes": store.num_classes,
             "num_images": len(self.split),
             "resolutions": list(self.resolutions),
-            "settings": asdict(settings),
+            "settings": json.loads(json.dumps(asdict(settings))),
         }
 
     def train_step(self, step: int) -> None:
@@ -132,12 +141,16 @@ class _Run:
         rng = random.Random(f"adapt {settings.seed} {step}")
         subnet = sample_subnet(self.adapted.spec, rng)
         resolution = rng.choice(self.resolutions)
+        # drawn apart, so that all else is the same whatever the sizes
+        size = random.Random(f"adapt lite residual {settings.seed} {step}").choice(
+            settings.lite_residual_sizes
+        )
         indices = list(_balanced(self.images_by_class, settings.batch_size, rng))
         images = self.split.augmented_batch(
             indices, resolution, settings.augmentation, (settings.seed, step)
         )
         logits = self.adapted.supernet.forward(
-            subnet, normalize(images), self.adapted.lite_residuals
+            subnet, normalize(images), self.adapted.lite_residuals, size
         )
         loss = F.cross_entropy(
             logits, self.split.labels_of(indices), label_smoothing=settings.label_smoothing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from search import elastic_lite_residual
 from search.architecture import SupernetSpec
 from search.errors import AdaptationError, SearchError
+from search.lite_residual_sizes import SIZES, holder
 from search.ofa_package import build_elastic_network
 from search.pricing import network_of
 from search.space import Candidate
 from search.supernet import Supernet, build_lite_residuals, supernet_from_weights
+from search.views import evaluation_batch
 from tinytl.checkpoint import read_tensors, write_tensors
 from tinytl.config import LiteResidualSize, NetworkConfig
 from tinytl.data import ImageStore, normalize
@@ -29,12 +31,13 @@ CALIBRATION_IMAGES = 128
 
 _CALIBRATION_BATCH = 64
 _FORMAT = "adapted supernet"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 class AdaptedSupernet:
     """A supernet with a head for the target classes and, where the method has them, lite
-    residual modules: one per block index but the first, shared by all subnets.
+    residual modules: one per block index but the first, shared by all subnets. They hold those
+    of each of lite_residual_sizes, to which subnets are cut.
     """
 
     def __init__(
@@ -43,12 +46,12 @@ class AdaptedSupernet:
         lite_residuals: dict[int, LiteResidual],
         *,
         method: Method,
-        lite_residual: LiteResidualSize,
+        lite_residual_sizes: Sequence[LiteResidualSize],
     ) -> None:
         self.supernet = supernet
         self.lite_residuals = lite_residuals
         self.method = method
-        self.lite_residual = lite_residual
+        self.lite_residual_sizes = tuple(lite_residual_sizes)
 
     @classmethod
     def fresh(
@@ -57,14 +60,15 @@ class AdaptedSupernet:
         num_classes: int,
         *,
         method: Method,
-        lite_residual: LiteResidualSize | None = None,
+        lite_residual_sizes: Sequence[LiteResidualSize] = SIZES,
         seed: int = 0,
     ) -> AdaptedSupernet:
         """The state before adaptation: the supernet's weights and a new head; where the method
-        has lite residual modules, the supernet's own, cut to this size, or, where it has none of
-        this size, new ones, which add nothing yet. The supernet itself is left as it is.
+        has lite residual modules, the supernet's own, cut to the size that holds all these, or,
+        where it has none of that size, new ones, which add nothing yet. The supernet itself is
+        left as it is. Raises AdaptationError where no module holds all these sizes.
         """
-        size = lite_residual or LiteResidualSize()
+        size = holder(lite_residual_sizes)
         generator = torch.Generator().manual_seed(seed)
         network = build_elastic_network(supernet.spec, num_classes)
         state = dict(supernet.network.state_dict())
@@ -80,7 +84,7 @@ class AdaptedSupernet:
             Supernet(supernet.spec, network, num_classes),
             _first_modules(supernet, size, generator) if method.uses_lite_residual else {},
             method=method,
-            lite_residual=size,
+            lite_residual_sizes=lite_residual_sizes,
         )
 
     @property
@@ -117,21 +121,24 @@ class AdaptedSupernet:
         Batch norm statistics are recalibrated on num_images training images, spread evenly, at
         the candidate's resolution; group norms have none, and no image is read.
         """
-        if self.method.uses_lite_residual and candidate.lite_residual != self.lite_residual:
+        size = candidate.lite_residual
+        if self.method.uses_lite_residual and size not in self.lite_residual_sizes:
             raise AdaptationError(
-                f"the supernet was adapted with {self.lite_residual} "
-                f"but the candidate has {candidate.lite_residual}"
+                f"the supernet was adapted with {list(self.lite_residual_sizes)} "
+                f"but the candidate has {size}"
             )
         self.supernet.recalibrate(
             candidate.subnet,
             _calibration_batches(store, candidate.resolution, num_images),
             self.lite_residuals,
+            size,
         )
         _, weights = self.supernet.extract(candidate.subnet)
         for position, index in self.supernet.positions(candidate.subnet).items():
             if index in self.lite_residuals:
-                for name, value in self.lite_residuals[index].state_dict().items():
-                    weights[f"blocks.{position}.lite_residual.{name}"] = value.clone()
+                cut = elastic_lite_residual.cut_state(self.lite_residuals[index], size)
+                for name, value in cut.items():
+                    weights[f"blocks.{position}.lite_residual.{name}"] = value
         return network_of(self.spec, candidate, self.method, self.num_classes), weights
 
     def save(self, path: Path) -> None:
@@ -149,7 +156,7 @@ class AdaptedSupernet:
             "format_version": _FORMAT_VERSION,
             "supernet": self.spec.id,
             "method": self.method.value,
-            "lite_residual": asdict(self.lite_residual),
+            "lite_residual_sizes": [asdict(size) for size in self.lite_residual_sizes],
         }
         write_tensors(path, tensors, header)
 
@@ -158,16 +165,22 @@ class AdaptedSupernet:
         """Read what save wrote. Raises AdaptationError where the file is damaged or another."""
         try:
             tensors, header = read_tensors(path)
-            if (header["format"], header["format_version"]) != (_FORMAT, _FORMAT_VERSION):
+            if header["format"] != _FORMAT:
                 raise AdaptationError(f"{path.name} is no {_FORMAT}: {header!r}")
+            if header["format_version"] != _FORMAT_VERSION:
+                raise AdaptationError(
+                    f"{path.name} has format version {header['format_version']!r}, not "
+                    f"{_FORMAT_VERSION}: adapt the supernet again"
+                )
             spec = SupernetSpec.parse(header["supernet"])
             method = Method(header["method"])
-            size = LiteResidualSize(**header["lite_residual"])
+            sizes = tuple(LiteResidualSize(**size) for size in header["lite_residual_sizes"])
             parts: dict[str, dict[str, Tensor]] = {"network": {}, "lite_residual": {}}
             for name, value in tensors.items():
                 part, _, rest = name.partition(".")
                 parts[part][rest] = value
             supernet = supernet_from_weights(spec, parts["network"], source=path.name)
+            size = holder(sizes)
             modules = build_lite_residuals(spec, size) if method.uses_lite_residual else {}
             _as_module(modules).load_state_dict(parts["lite_residual"])
         except AdaptationError:
@@ -181,13 +194,13 @@ class AdaptedSupernet:
             RuntimeError,
         ) as error:
             raise AdaptationError(f"{path.name} can't be used: {error}") from error
-        return cls(supernet, modules, method=method, lite_residual=size)
+        return cls(supernet, modules, method=method, lite_residual_sizes=sizes)
 
 
 def _first_modules(
     supernet: Supernet, size: LiteResidualSize, generator: torch.Generator
 ) -> dict[int, LiteResidual]:
-    if supernet.lite_residuals and size in elastic_lite_residual.SIZES:
+    if supernet.lite_residuals and size in SIZES:
         return {
             index: elastic_lite_residual.cut(module, size)
             for index, module in supernet.lite_residuals.items()
@@ -206,4 +219,4 @@ def _calibration_batches(store: ImageStore, resolution: int, num_images: int) ->
     num_batches = math.ceil(count / _CALIBRATION_BATCH)
     for first in range(num_batches):
         indices = [i * len(split) // count for i in range(first, count, num_batches)]
-        yield normalize(split.batch(indices, resolution))
+        yield normalize(evaluation_batch(split, indices, resolution))

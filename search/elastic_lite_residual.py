@@ -17,19 +17,12 @@ from torch import Tensor
 from tinytl.config import LiteResidualConfig, LiteResidualSize
 from tinytl.lite_residual import LiteResidual
 
-LARGEST = LiteResidualSize(groups=2, max_kernel_size=5)
-"""What supernets are pretrained with."""
-
-SIZES = tuple(
-    LiteResidualSize(groups=groups, max_kernel_size=kernel_size)
-    for groups in (2, 4)
-    for kernel_size in (3, 5)
-)
-"""Every size that a pretrained module holds."""
-
 
 def smaller(config: LiteResidualConfig, size: LiteResidualSize) -> LiteResidualConfig:
-    """The module of this size that config's module holds; it must be one of SIZES."""
+    """The module of this size that config's module holds.
+
+    The size is the module's own, or the module is of the largest, and it is one of SIZES.
+    """
     kernel_size = min(config.kernel_size, size.max_kernel_size)
     return replace(config, groups=size.groups, kernel_size=kernel_size)
 
@@ -50,12 +43,18 @@ def cut_weight(weight: Tensor, whole: LiteResidualConfig, part: LiteResidualConf
 @torch.no_grad()
 def cut(module: LiteResidual, size: LiteResidualSize) -> LiteResidual:
     """A module of its own of this size, with copies of the weights."""
-    config = smaller(module.config, size)
-    state = {name: value.clone() for name, value in module.state_dict().items()}
-    state["conv1.weight"] = cut_weight(module.conv1.weight, module.config, config).clone()
-    found = LiteResidual(config)
-    found.load_state_dict(state)
+    found = LiteResidual(smaller(module.config, size))
+    found.load_state_dict(cut_state(module, size))
     return found.requires_grad_(False)
+
+
+@torch.no_grad()
+def cut_state(module: LiteResidual, size: LiteResidualSize) -> dict[str, Tensor]:
+    """The state dict of cut's module: copies."""
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    config = smaller(module.config, size)
+    state["conv1.weight"] = cut_weight(module.conv1.weight, module.config, config).clone()
+    return state
 
 
 def run(

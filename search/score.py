@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+
+from search import racing
 from search.adapted import AdaptedSupernet
+from search.certainty import Correct
+from search.errors import SearchError
 from search.space import Candidate
-from tinytl.data import ImageStore
-from tinytl.network import build_network
-from tinytl.train import evaluate
+from search.views import evaluation_batch
+from tinytl.data import ImageSplit, ImageStore
+from tinytl.errors import CancelledError
+from tinytl.network import Network, build_network
 
 _EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Score:
+    """What a trial found on the validation images that it looked at.
+
+    accuracy: top-1, 0 to 1, on these num_images. correct: which of them were right, in the order
+    of looking (search.racing.order). is_complete: all were looked at; else the candidate was
+    given up as hopeless.
+    """
+
+    accuracy: float
+    num_images: int
+    correct: Correct
+    is_complete: bool
 
 
 def score(
@@ -18,18 +41,59 @@ def score(
     candidate: Candidate,
     store: ImageStore,
     *,
+    seed: int = 0,
+    rivals: Sequence[Correct] = (),
     should_stop: Callable[[], bool] = lambda: False,
-) -> float:
-    """Top-1 accuracy, 0 to 1, on the validation split with weights as they are delivered:
-    batch norm statistics recalibrated and folded in, frozen weights in 8 bits. Raises
-    CancelledError.
+) -> Score:
+    """Score a candidate on the validation split with weights as they are delivered: batch norm
+    statistics recalibrated and folded in, frozen weights in 8 bits. Raises CancelledError.
+
+    rivals: what candidates that take no more memory have right of all images, in the order of
+    the same seed. The candidate is given up where it is hopeless against the best of them.
     """
+    split = store.split("val")
+    for each in rivals:
+        if len(each) != len(split):
+            raise SearchError(
+                f"a rival must have seen all {len(split)} validation images but saw {len(each)}"
+            )
     config, weights = adapted.subnet_weights(candidate, store)
     network = build_network(config, adapted.method, weights)
-    return evaluate(
-        network,
-        store.split("val"),
-        resolution=candidate.resolution,
-        batch_size=_EVALUATION_BATCH,
-        should_stop=should_stop,
+    order = racing.order(len(split), seed)
+    rival = max(rivals, key=np.count_nonzero, default=None)
+    if len(split) < racing.MIN_IMAGES:
+        rival = None
+    chunk = racing.chunk_size(len(split))
+    looks = -(-len(split) // chunk) - 1  # none after the last chunk
+    correct = np.empty(0, dtype=np.bool_)
+    for start in range(0, len(split), chunk):
+        indices = order[start : start + chunk].tolist()
+        found = _correct(network, split, indices, candidate.resolution, should_stop)
+        correct = np.concatenate((correct, found))
+        is_complete = len(correct) == len(split)
+        if is_complete or (rival is not None and racing.is_hopeless(correct, rival, looks=looks)):
+            break
+    return Score(
+        accuracy=float(correct.mean()),
+        num_images=len(correct),
+        correct=correct,
+        is_complete=is_complete,
     )
+
+
+@torch.no_grad()
+def _correct(
+    network: Network,
+    split: ImageSplit,
+    indices: Sequence[int],
+    resolution: int,
+    should_stop: Callable[[], bool],
+) -> Correct:
+    found = []
+    for start in range(0, len(indices), _EVALUATION_BATCH):
+        if should_stop():
+            raise CancelledError("evaluation was cancelled")
+        part = indices[start : start + _EVALUATION_BATCH]
+        logits = network(evaluation_batch(split, part, resolution))
+        found.append((logits.argmax(1) == split.labels_of(part)).numpy())
+    return np.concatenate(found)

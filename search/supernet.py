@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from search import elastic_lite_residual
 from search.architecture import Subnet, SupernetSpec
-from search.elastic_lite_residual import LARGEST
 from search.errors import SupernetError
+from search.lite_residual_sizes import LARGEST
 from search.ofa_package import build_elastic_network
 from search.registry import OFFICIAL_URL, locate
 from tinytl.config import LiteResidualSize, NetworkConfig, with_lite_residuals
@@ -87,6 +87,7 @@ class Supernet:
         subnet: Subnet,
         batches: Iterable[Tensor],
         lite_residuals: Mapping[int, LiteResidual] | None = None,
+        size: LiteResidualSize | None = None,
     ) -> None:
         """Set the batch norm statistics to those of the subnet on normalized images.
 
@@ -103,7 +104,7 @@ class Supernet:
                 norm.reset_running_stats()
                 norm.training, norm.momentum, norm.track_running_stats = True, None, True
             for images in batches:
-                self.forward(subnet, images, lite_residuals)
+                self.forward(subnet, images, lite_residuals, size)
         finally:
             for norm, setting in zip(norms, settings, strict=True):
                 norm.training, norm.momentum, norm.track_running_stats = setting

@@ -20,11 +20,22 @@ class TooLargeError(DatasetError):
 
 
 class InfeasibleLimitError(InputError):
-    """No candidate of the search space trains within the job's memory limit."""
+    """No candidate of the search space is within the job's limits; of those that are too small,
+    the smallest that would do."""
 
-    def __init__(self, message: str, *, smallest_feasible_bytes: int) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        smallest_feasible_bytes: int | None,
+        smallest_feasible_macs: int | None = None,
+    ) -> None:
         super().__init__(message)
-        self.smallest_feasible_bytes = smallest_feasible_bytes
+        found = {
+            "smallest_feasible_bytes": smallest_feasible_bytes,
+            "smallest_feasible_macs": smallest_feasible_macs,
+        }
+        self.members = {name: value for name, value in found.items() if value is not None}
 
 
 class NotFoundError(ServiceError):

@@ -1,44 +1,141 @@
-"""Whether a job can be done at all, answered before it is queued. No torch: prices are plain
-Python."""
+"""Whether a job can be done at all, answered before it is queued; and between which ends its
+candidates lie. No torch: prices are plain Python."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 from search.errors import SearchError
-from search.pricing import smallest_feasible
+from search.lite_residual_sizes import SIZES
+from search.pricing import network_of, price, smallest_feasible, with_plans
 from search.registry import list_supernets, parse_supernet
-from search.space import SearchSpace
+from search.space import Candidate, SearchSpace
 from service.errors import InfeasibleLimitError, InputError
 from service.schemas import JobRequest, JobSettings
 from service.settings import Settings
+from tinytl.compute import multiply_accumulates
+from tinytl.config import LiteResidualSize
 from tinytl.errors import TinyTLError
-from tinytl.units import format_bytes
+from tinytl.trainable import Method
+from tinytl.units import format_bytes, format_count
 
 
-def search_space(supernet: str, settings: JobSettings) -> SearchSpace:
+@dataclass(frozen=True, kw_only=True)
+class Priced:
+    """A candidate with a lean plan, and what it takes."""
+
+    candidate: Candidate
+    peak_bytes: int
+    macs: int
+
+
+def search_space(supernet: str, settings: JobSettings, method: Method) -> SearchSpace:
     """The candidates of a job. Raises InputError where its settings don't make sense."""
     try:
         return SearchSpace(
             supernet=parse_supernet(supernet),
             resolutions=settings.resolutions,
+            lite_residual_sizes=SIZES if method.uses_lite_residual else (LiteResidualSize(),),
             batch_size=settings.batch_size,
         )
     except (SearchError, TinyTLError) as error:
         raise InputError(str(error)) from error
 
 
+def macs_of(candidate: Candidate, space: SearchSpace, method: Method, num_classes: int) -> int:
+    """Multiply-accumulates of one image's forward pass."""
+    network = network_of(space.supernet, candidate, method, num_classes)
+    return multiply_accumulates(network, candidate.resolution)
+
+
+def smallest(space: SearchSpace, method: Method, num_classes: int) -> Priced:
+    """The candidate of the least memory."""
+    candidate, peak_bytes = smallest_feasible(space, method, num_classes)
+    macs = macs_of(candidate, space, method, num_classes)
+    return Priced(candidate=candidate, peak_bytes=peak_bytes, macs=macs)
+
+
+def largest(space: SearchSpace, method: Method, num_classes: int, limit_bytes: int) -> Priced:
+    """The largest subnet with the largest lite residual modules, at the largest resolution."""
+    return max(
+        _of_every_size(space.largest(), space, method, num_classes, limit_bytes),
+        key=lambda priced: priced.macs,
+    )
+
+
+@lru_cache(maxsize=64)
+def _of_every_size(
+    candidate: Candidate, space: SearchSpace, method: Method, num_classes: int, limit_bytes: int
+) -> tuple[Priced, ...]:
+    """The candidate with lite residual modules of every size, each with a lean plan."""
+    of_sizes = (
+        space.candidate(candidate.subnet, candidate.resolution, size)
+        for size in space.lite_residual_sizes
+    )
+    return tuple(_leanest(one, space, method, num_classes, limit_bytes) for one in of_sizes)
+
+
+def _leanest(
+    candidate: Candidate, space: SearchSpace, method: Method, num_classes: int, limit_bytes: int
+) -> Priced:
+    """With the plan of least memory, which rounds trained weights only where it has to."""
+    priced = [
+        (price(space, planned, method, num_classes).total_bytes, planned)
+        for planned in with_plans(candidate)
+        if planned.plan.optimizer_bits == 8
+    ]
+    unrounded = [pair for pair in priced if pair[1].plan.trained_bits == 32]
+    peak_bytes, planned = min(unrounded, key=lambda pair: pair[0])
+    if peak_bytes > limit_bytes:
+        peak_bytes, planned = min(priced, key=lambda pair: pair[0])
+    macs = macs_of(candidate, space, method, num_classes)
+    return Priced(candidate=planned, peak_bytes=peak_bytes, macs=macs)
+
+
 def check_feasible(request: JobRequest, *, num_classes: int) -> None:
-    """Raise InfeasibleLimitError where not even the smallest candidate fits the limit."""
-    space = search_space(request.supernet, request.settings)
-    smallest, smallest_bytes = smallest_feasible(space, request.method, num_classes)
-    if request.memory_limit < smallest_bytes:
-        raise InfeasibleLimitError(
-            f"memory limit {format_bytes(request.memory_limit)} ({request.memory_limit} bytes) is "
-            f"too small: the smallest feasible one is {format_bytes(smallest_bytes)} "
-            f"({smallest_bytes} bytes) with method {request.method.value}, supernet "
-            f"{request.supernet}, batch size {request.settings.batch_size} and resolution "
-            f"{smallest.resolution}",
-            smallest_feasible_bytes=smallest_bytes,
+    """Raise InfeasibleLimitError where not even the smallest candidate is within the limits."""
+    method, limit_bytes = request.method, request.memory_limit
+    space = search_space(request.supernet, request.settings, method)
+    least = smallest(space, method, num_classes)
+    if limit_bytes < least.peak_bytes:
+        raise _infeasible(request, least)
+    mac_limit = request.settings.mac_limit
+    if mac_limit is None or least.macs <= mac_limit:
+        return
+    fewest = min(
+        _of_every_size(space.smallest(), space, method, num_classes, limit_bytes),
+        key=lambda priced: priced.macs,
+    )
+    if fewest.macs > mac_limit or fewest.peak_bytes > limit_bytes:
+        raise _infeasible(request, fewest)
+
+
+def _infeasible(request: JobRequest, least: Priced) -> InfeasibleLimitError:
+    """What is too small, and what the smallest candidate needs."""
+    limit_bytes, mac_limit = request.memory_limit, request.settings.mac_limit
+    needed_bytes = least.peak_bytes if least.peak_bytes > limit_bytes else None
+    needed_macs = least.macs if mac_limit is not None and least.macs > mac_limit else None
+    too_small = []
+    if needed_bytes is not None:
+        too_small.append(
+            f"memory limit {format_bytes(limit_bytes)} ({limit_bytes} bytes) is too small: the "
+            f"smallest feasible one is {format_bytes(needed_bytes)} ({needed_bytes} bytes)"
         )
+    if needed_macs is not None and mac_limit is not None:
+        too_small.append(
+            f"mac_limit {format_count(mac_limit)} ({mac_limit}) is too small: the smallest "
+            f"feasible one is {format_count(needed_macs)} ({needed_macs})"
+        )
+    return InfeasibleLimitError(
+        f"{', and '.join(too_small)}. With method {request.method.value} and supernet "
+        f"{request.supernet} the smallest candidate is of resolution "
+        f"{least.candidate.resolution}, takes {format_count(least.macs)} multiply-accumulates an "
+        f"image and, trained with {least.candidate.plan.describe()}, "
+        f"{format_bytes(least.peak_bytes)}",
+        smallest_feasible_bytes=needed_bytes,
+        smallest_feasible_macs=needed_macs,
+    )
 
 
 def check_known_supernet(name: str, settings: Settings) -> None:

@@ -143,6 +143,9 @@ class _BlockRows:
         self._blocks: list[BlockConfig] = []
         self.by_identity: dict[int, Row] = {}
 
+    def row(self, block: BlockConfig) -> Row:
+        return self.by_identity.get(id(block)) or self.add(block)
+
     def add(self, block: BlockConfig) -> Row:
         if len(self._blocks) >= _MAX_BLOCKS:
             self.by_identity.clear()

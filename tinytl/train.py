@@ -121,7 +121,6 @@ def train(
     return tuple(history)
 
 
-@torch.no_grad()
 def evaluate(
     network: Network,
     split: ImageSplit,
@@ -131,15 +130,31 @@ def evaluate(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> float:
     """Top-1 accuracy, 0 to 1, on whole images of a split. Raises CancelledError."""
-    correct = 0
+    correct = correct_images(
+        network, split, resolution=resolution, batch_size=batch_size, should_stop=should_stop
+    )
+    return float(correct.mean())
+
+
+@torch.no_grad()
+def correct_images(
+    network: Network,
+    split: ImageSplit,
+    *,
+    resolution: int,
+    batch_size: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> np.ndarray:
+    """Which whole images of a split are right, bool (N,) in its order. Raises CancelledError."""
+    correct = np.empty(len(split), dtype=np.bool_)
     for start in range(0, len(split), batch_size):
         if should_stop():
             raise CancelledError("evaluation was cancelled")
         indices = range(start, min(start + batch_size, len(split)))
         logits = network(split.batch(indices, resolution))
         labels = split.labels_of(indices)
-        correct += int((logits.argmax(1) == labels).sum())
-    return correct / len(split)
+        correct[indices.start : indices.stop] = (logits.argmax(1) == labels).numpy()
+    return correct
 
 
 class _Run:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from search.architecture import Subnet
-from search.elastic_lite_residual import SIZES
 from search.errors import PretrainError
+from search.lite_residual_sizes import SIZES
 from search.pretraining.images import Crops, TrainingImages, epoch_order
 from search.pretraining.settings import PretrainSettings
 from search.space import sample_subnet

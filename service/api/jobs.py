@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 
 from service.api.checkpoint import send_bundle
 from service.api.deps import MAX_NUMBER, DatabaseDep, JobId, OwnerDep, SettingsDep
-from service.api.examples import ATTEMPT, JOB, JOB_REQUEST, TRIAL
+from service.api.examples import ATTEMPT, FRONT, JOB, JOB_REQUEST, TRIAL
 from service.api.openapi import answers, problems
 from service.api.pages import Cursor, Limit, next_link, read_cursor
 from service.api.routes import ShortBodyRoute
@@ -21,10 +21,13 @@ from service.api.views import as_json, as_json_array, job_view
 from service.datasets.store import get_dataset
 from service.errors import NotFoundError
 from service.feasibility import check_feasible, check_known_supernet
+from service.front import front_view
 from service.record import jobs as record
 from service.record.artifacts import artifact_path, remove_leftovers
+from service.record.fronts import list_front
 from service.record.jobs import Idempotency, Position
 from service.record.models import Status
+from service.results import FrontView
 from service.schemas import AttemptView, JobRequest, JobView, TrialView
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ShortBodyRoute)
@@ -162,6 +165,21 @@ def list_trials(
     """The candidates scored so far, in order."""
     trials = record.list_trials(database, job_id, after=after, limit=limit)
     return as_json_array(map(TrialView.of, trials))
+
+
+@router.get(
+    "/{job_id}/front",
+    summary="Look at a job's memory-accuracy front",
+    response_model=FrontView,
+    responses=answers(FRONT, *_NOT_FOUND),
+)
+def get_front(job_id: JobId, database: DatabaseDep) -> Response:
+    """What accuracy the search has found from how much memory on, within the job's limits, and
+    between which ends its candidates lie."""
+    job = record.get_job(database, job_id)
+    dataset = get_dataset(database, job.dataset_id)
+    trials = list_front(database, job)
+    return as_json(front_view(job, trials, num_classes=len(dataset.classes)))
 
 
 @router.get(

@@ -121,13 +121,14 @@ def _of_service_error(request: Request, error: ServiceError) -> JSONResponse:
         (status for kind, status in _STATUSES if isinstance(error, kind)),
         HTTPStatus.INTERNAL_SERVER_ERROR,
     )
-    headers, members = {}, {}
+    headers: dict[str, str] = {}
+    members: dict[str, int] = {}
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, InfeasibleLimitError):
-        members["smallest_feasible_bytes"] = error.smallest_feasible_bytes
+        members = error.members
     return _problem(request, status, str(error), headers, **members)
 
 

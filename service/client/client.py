@@ -24,6 +24,7 @@ from service.client.settings import DEFAULT_URL
 from service.datasets.packing import packed
 from service.errors import ConflictError
 from service.record.models import Status
+from service.results import FrontView
 from service.schemas import (
     AttemptView,
     DatasetView,
@@ -134,6 +135,10 @@ class Client:
             found += page
             if len(page) < _PAGE:
                 return found
+
+    def front(self, job_id: str) -> FrontView:
+        """What accuracy a job's search has found from how much memory on."""
+        return parse(FrontView, self._connection.get(f"{_path('jobs', job_id)}/front"))
 
     def attempts(self, job_id: str) -> list[AttemptView]:
         """The workers' turns at a job, in order."""

@@ -12,6 +12,10 @@ from service.record.models import Artifact
 from service.settings import Settings
 
 BUNDLE = "bundle"
+ADAPTED = "adapted"
+"""Of a supernet adapted to a dataset: other jobs over it can use it, too."""
+KEPT = (BUNDLE, ADAPTED)
+"""What a job keeps once it has succeeded."""
 
 ADAPTING = "adapting.safetensors"
 RESUMABLE = (ADAPTING, "tinytl.safetensors", "head_only.safetensors")
@@ -56,6 +60,20 @@ class Workplace:
                     break
         if path.exists():
             self._forget(name, self._earlier_attempts())
+        return path
+
+    def adopt(self, source: Path, name: str) -> Path:
+        """A finished file of another job as a file of this attempt: the same one on the disk,
+        where that can be. Raises FileNotFoundError where it has gone.
+        """
+        path = self.path(name)
+        path.unlink(missing_ok=True)
+        try:
+            os.link(source, path)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a file system without links, or another one
+            _copy_whole(source, path)
         return path
 
     def forget(self, name: str) -> None:

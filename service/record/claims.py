@@ -7,9 +7,10 @@ belongs to a job is written only under the lock of its row, so that locks have o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import LeaseLostError
@@ -128,7 +129,11 @@ def add_trial(database: Database, claim: Claim, trial: Trial) -> None:
                 number=trial.number,
                 resolution=trial.candidate["resolution"],
                 predicted_peak_bytes=trial.predicted_peak_bytes,
+                lean_peak_bytes=trial.lean_peak_bytes,
+                macs=trial.macs,
                 validation_accuracy=trial.accuracy,
+                num_images=trial.num_images,
+                is_complete=trial.is_complete,
             )
 
 
@@ -136,6 +141,23 @@ def publish_artifact(database: Database, claim: Claim, artifact: Artifact) -> No
     """Make a stage's files part of the job."""
     with database.writing() as session:
         _lock_held(session, claim).lost_attempts = 0
+        session.merge(artifact)
+
+
+def publish_adapted(
+    database: Database, claim: Claim, artifact: Artifact, trials: Iterable[Trial] = ()
+) -> None:
+    """Make an adapted supernet part of the job, with the trials that others have scored with it.
+
+    Trials that the job has scored with a supernet of other content go: they can't be compared.
+    """
+    with database.writing() as session:
+        job = _lock_held(session, claim)
+        job.lost_attempts = 0
+        before = session.get(Artifact, (job.id, artifact.kind))
+        if before is None or before.sha256 != artifact.sha256:
+            session.execute(delete(Trial).where(Trial.job_id == job.id))
+            session.add_all(trials)
         session.merge(artifact)
 
 

@@ -199,12 +199,13 @@ class Trial(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     candidate: Mapped[JsonObject]
-    """With the fastest plan that fits; one that does not fit has its lean plan."""
+    """With the fastest plan that fits, or, where an earlier job scored it, with its lean plan."""
     predicted_peak_bytes: Mapped[int] = mapped_column(BigInteger)
     lean_peak_bytes: Mapped[int] = mapped_column(BigInteger)
     """Predicted, with the plan that takes the least."""
     lean_plan: Mapped[JsonObject | None]
-    """None before revision 0003, whose lean plan is the candidate's; as the next four are."""
+    """None before revision 0003, as macs, num_images and correct are; then it is taken to be the
+    candidate's."""
     macs: Mapped[int | None] = mapped_column(BigInteger)
     """Multiply-accumulates of an image's forward pass."""
     accuracy: Mapped[float]

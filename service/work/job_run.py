@@ -57,7 +57,7 @@ class JobRun:
 
     @cached_property
     def space(self) -> SearchSpace:
-        return search_space(self.job.supernet, self.options)
+        return search_space(self.job.supernet, self.options, self.method)
 
     @cached_property
     def supernet(self) -> Supernet:

@@ -1,5 +1,5 @@
-"""Which of a job's files stay: a finished job's bundle; of a job that can go on, what it needs
-to; of a deleted one, nothing.
+"""Which of a job's files stay: a finished job's bundle and adapted supernet; of a job that can
+go on, what it needs to; of a deleted one, nothing.
 
 Nothing here gets in the way of an attempt at work, on this machine or on another that shares the
 folder. An attempt writes to a folder of its own number; only folders up to the number that the
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from service.record.artifacts import BUNDLE, RESUMABLE, attempts_in, remove
+from service.record.artifacts import KEPT, RESUMABLE, attempts_in, remove
 from service.record.database import Database
 from service.record.models import Artifact, Job, Status
 from service.settings import Settings
@@ -36,7 +36,7 @@ class _Kept:
     status: Status
     attempt: int
     published: frozenset[str]
-    """Paths relative to the job's folder; of a finished job, the bundle's alone."""
+    """Paths relative to the job's folder; of a finished job, those of KEPT."""
 
 
 def tidy_job(settings: Settings, database: Database, job_id: str) -> None:
@@ -92,7 +92,7 @@ def _look_up(database: Database, job_ids: list[str]) -> dict[str, _Kept]:
             published=frozenset(
                 path
                 for kind, path in paths[row.id].items()
-                if kind == BUNDLE or row.status is not Status.SUCCEEDED
+                if kind in KEPT or row.status is not Status.SUCCEEDED
             ),
         )
         for row in rows

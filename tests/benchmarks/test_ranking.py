@@ -106,7 +106,7 @@ def test_subnets_are_scored_and_calibrated_as_in_a_job(setting: Setting):
         candidates = [setting.candidate(number) for number in range(2)]
         assert candidates[0].subnet != candidates[1].subnet
         found = calibrate(setting, adapted, num_subnets=2, num_images=16)
-        scores = [score(adapted.supernet, each, adapted.store) for each in candidates]
+        scores = [score(adapted.supernet, each, adapted.store).accuracy for each in candidates]
     assert len(adapted.store.split("train")) == 16
     assert found.accuracies == scores
 

@@ -108,7 +108,8 @@ class Records:
         ones are an earlier job's, the next ones given up. is_old: as a version without fronts
         had them."""
         job = get_job(self.database, claim.job_id)
-        space = search_space(job.supernet, JobSettings.model_validate(job.settings))
+        settings = JobSettings.model_validate(job.settings)
+        space = search_space(job.supernet, settings, Method(job.method))
         generator = random.Random(0)
         candidates: list[Candidate] = []
         while len(candidates) < count:

@@ -6,7 +6,8 @@ from ofa.imagenet_classification.elastic_nn.modules.dynamic_op import DynamicGro
 
 from search import elastic_lite_residual
 from search.architecture import SupernetSpec
-from search.elastic_lite_residual import LARGEST, SIZES, cut, cut_weight, smaller
+from search.elastic_lite_residual import cut, cut_weight, smaller
+from search.lite_residual_sizes import LARGEST, SIZES
 from tinytl.config import LiteResidualConfig, LiteResidualSize, with_lite_residuals
 from tinytl.lite_residual import LiteResidual
 

@@ -1,5 +1,7 @@
 """Which files of a job stay, as it goes through its life."""
 
+import errno
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,7 +83,31 @@ def test_a_resumable_file_goes_on_from_the_latest_attempt(settings: Settings) ->
     assert not place.resumable(name).exists()
 
 
-def test_a_succeeded_job_keeps_its_bundle_alone(
+@pytest.mark.parametrize("has_links", [True, False])
+def test_an_adopted_file_outlives_its_source(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def refuse(*paths: Path) -> None:
+        if not paths[0].exists():
+            raise FileNotFoundError(paths[0])
+        raise OSError(errno.EXDEV, "invalid cross-device link")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    source = Workplace(job_dir=settings.jobs_dir / "a", attempt=1).path("adapted.safetensors")
+    source.write_text("adapted")
+    place = Workplace(job_dir=settings.jobs_dir / "b", attempt=3)
+    for _ in range(2):
+        adopted = place.adopt(source, "adapted.safetensors")
+        assert adopted.samefile(source) is has_links
+    remove_leftovers(settings, "a")
+    assert adopted.read_text() == "adapted"
+    assert files(settings) == ["3/adapted.safetensors"]
+    with pytest.raises(FileNotFoundError):
+        place.adopt(source, "adapted.safetensors")
+
+
+def test_a_succeeded_job_keeps_its_bundle_and_its_adapted_supernet(
     settings: Settings, database: Database, make_job: MakeJob, claim: GiveClaim
 ) -> None:
     job = make_job()
@@ -90,7 +116,7 @@ def test_a_succeeded_job_keeps_its_bundle_alone(
     work_on(settings, database, held, ["bundle.zip"])
     succeed_job(database, held, {})
     tidy_job(settings, database, job.id)
-    assert files(settings) == ["1/bundle.zip"]
+    assert files(settings) == ["1/adapted.safetensors", "1/bundle.zip"]
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled", "paused", "queued", "lost"])
@@ -148,7 +174,7 @@ def test_a_sweep_clears_up_after_whoever_wrote_after_the_end(
     zombie = Workplace(job_dir=settings.jobs_dir / done.id, attempt=1)
     zombie.path("tinytl.safetensors.partial.9").write_text("late")
     sweep(settings, database)
-    assert files(settings) == ["1/bundle.zip"]
+    assert files(settings) == ["1/adapted.safetensors", "1/bundle.zip"]
     assert (settings.jobs_dir / done.id / "1" / "bundle.zip").exists()
 
 

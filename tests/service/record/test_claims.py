@@ -12,6 +12,7 @@ from service.record.claims import (
     claim_job,
     fail_job,
     lose_job,
+    publish_adapted,
     publish_artifact,
     release_job,
     renew_lease,
@@ -102,6 +103,9 @@ WRITES: dict[str, Callable[[Database, Claim], object]] = {
     "publish_artifact": lambda database, late: publish_artifact(
         database, late, artifact(late.job_id)
     ),
+    "publish_adapted": lambda database, late: publish_adapted(
+        database, late, artifact(late.job_id), [trial(late.job_id, 0)]
+    ),
     "add_epoch": lambda database, late: add_epoch(database, late, epoch=1),
     "add_log": lambda database, late: add_log(database, late, "late"),
     "succeed_job": lambda database, late: succeed_job(database, late, {}),
@@ -191,6 +195,27 @@ def test_trials_and_artifacts_are_written_once_each(
     found = get_artifact(database, job.id, "bundle")
     assert found is not None
     assert found.sha256 == "cd"
+
+
+def test_trials_belong_to_the_supernet_that_they_were_scored_with(
+    database: Database, make_job: MakeJob, claim: TakeClaim
+) -> None:
+    job = make_job()
+    held = claim()
+
+    def publish(sha256: str, *numbers: int) -> list[int]:
+        trials = [trial(job.id, number) for number in numbers]
+        publish_adapted(database, held, artifact(job.id, sha256=sha256), trials)
+        return [row.number for row in list_trials(database, job.id)]
+
+    assert publish("ab", 0, 1) == [0, 1]
+    add_trial(database, held, trial(job.id, 2))
+    assert publish("ab") == [0, 1, 2]  # adapted once more, as its file was gone
+    assert publish("ab", 0) == [0, 1, 2]
+    assert publish("cd", 0) == [0]
+    assert publish("ef") == []
+    numbers = [event.number for event in list_events(database, job.id)]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_progress_never_goes_back(database: Database, make_job: MakeJob, claim: TakeClaim) -> None:

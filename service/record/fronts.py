@@ -1,0 +1,32 @@
+"""A job's memory-accuracy front, from its trials."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from service.record.database import Database
+from service.record.models import Job, Trial
+
+
+def list_front(database: Database, job: Job) -> list[Trial]:
+    """The complete trials within the job's limits that are more accurate than all of no more
+    memory, by rising lean peak. Of equal ones the earliest.
+    """
+    columns = select(Trial.number, Trial.accuracy).where(
+        Trial.job_id == job.id,
+        Trial.is_complete,
+        Trial.lean_peak_bytes <= job.memory_limit_bytes,
+    )
+    mac_limit = job.settings.get("mac_limit")
+    if mac_limit is not None:
+        columns = columns.where(Trial.macs <= mac_limit)
+    in_order = columns.order_by(Trial.lean_peak_bytes, Trial.accuracy.desc(), Trial.number)
+    with database.reading() as session:
+        numbers, best = [], -1.0
+        for number, accuracy in session.execute(in_order):
+            if accuracy > best:
+                numbers.append(number)
+                best = accuracy
+        found = select(Trial).where(Trial.job_id == job.id, Trial.number.in_(numbers))
+        by_number = {trial.number: trial for trial in session.scalars(found)}
+    return [by_number[number] for number in numbers]
