@@ -122,7 +122,7 @@ def test_its_ends_are_told_before_anything_is_scored(page: Page, records: Record
 def test_the_service_tells_the_ends_of_a_job_that_waits(page: Page, records: Records) -> None:
     page.goto(f"/#/jobs/{records.queued().id}")
     expect(card(page, "Trials")).to_contain_text(
-        re.compile(r"Networks go from \d+\.\d\sMB \(32\spx, .* to \d+\.\d\sMB \(48\spx, ")
+        re.compile(r"Networks go from \d+\.\d\s[kM]B \(32\spx, .* to \d+\.\d\sMB \(48\spx, ")
     )
 
 
@@ -135,8 +135,11 @@ def test_it_is_a_staircase_out_to_the_limit(page: Page, records: Records) -> Non
     assert line["points"] == [[3, 50], [4.5, 75], [6, 75]]
 
 
-@pytest.mark.parametrize(("largest_bytes", "end"), [(6_600_000, 6.6), (60_000_000, 7.2)])
-def test_the_axis_goes_on_to_the_largest_unless_that_is_far(
+@pytest.mark.parametrize(
+    ("largest_bytes", "end"),
+    [(6_600_000, 6.6), (60_000_000, 7.2), (3_500_000, 6.0), (2_900_000, 5.8)],
+)
+def test_the_axis_has_limit_and_largest_unless_they_are_far_apart(
     page: Page, records: Records, largest_bytes: int, end: float
 ) -> None:
     show_front(page, largest_bytes=largest_bytes)

@@ -86,7 +86,8 @@ const marks = {
       const { width } = ctx.measureText(label);
       const at = Math.min(x, right);
       const start = at > (left + right) / 2 ? at - width : at;
-      const row = ROWS.find((row) => !taken.some((box) => overlaps(box, row, start, start + width)));
+      const isTaken = (row) => taken.some((box) => overlaps(box, row, start, start + width));
+      const row = ROWS.find((row) => !isTaken(row));
       if (row === undefined) continue;
       taken.push({ row, start, end: start + width });
       ctx.fillText(label, start, top - 5 - row * ROW_PIXELS);

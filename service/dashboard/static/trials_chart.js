@@ -11,8 +11,10 @@ import { isFinal } from "./words.js";
 const COLOURS = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5"];
 const SHAPES = ["circle", "rectRot", "triangle", "rect", "star"];
 
-/** How far the axis goes beyond the nearer of the limit and the largest network. */
-const BEYOND = 1.2;
+/** How far the axis goes: to the limit unless it is far beyond the largest network, and beyond
+    the limit as much as shows that there are larger ones. */
+const BEYOND_LARGEST = 2;
+const BEYOND_LIMIT = 1.2;
 
 export function Trials({ job, trials, best, front }) {
   if (trials.length === 0 && (!front || isFinal(job.status))) return null;
@@ -139,8 +141,9 @@ function rangeOf(trials, front, limit) {
   const tried = trials.map((trial) => trial.lean_peak_bytes);
   const least = front ? [front.smallest.peak_bytes, ...tried] : tried;
   const largest = Math.max(front?.largest.peak_bytes ?? limit, ...tried);
-  const [near, far] = [Math.min(limit, largest), Math.max(limit, largest)];
-  return { min: Math.min(...least) * 0.95, max: Math.min(far, near * BEYOND) * 1.03 };
+  const far = Math.max(limit, largest);
+  const most = Math.min(far, limit * BEYOND_LIMIT, largest * BEYOND_LARGEST);
+  return { min: Math.min(...least) * 0.95, max: most * 1.03 };
 }
 
 const place = (trial) => ({
