@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import create_trial
 
+from search.bulk_pricing import BulkPricing
 from search.errors import SearchError
-from search.pricing import Price, cheapest, fastest_fit
+from search.pricing import Price, cheapest, fastest_fit, network_of, price
 from search.space import Candidate, Parameter, SearchSpace
+from tinytl.compute import multiply_accumulates
 from tinytl.errors import InfeasibleError
 from tinytl.plan import Plan
 from tinytl.units import format_bytes
@@ -33,7 +36,7 @@ _MAX_ATTEMPTS = 32
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class Study:
+class _OldStudy:
     """One search for the most accurate candidate whose predicted peak is within the limit.
 
     finished: number, candidate and accuracy (None: it failed) of earlier trials. Raises
@@ -242,3 +245,112 @@ def _chosen(candidate: Candidate) -> Candidate:
 def _derived_seed(*parts: int) -> int:
     digest = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+# Temporary: the interface that the study will have.
+SamplerName = Literal["predictor", "tpe", "nsga2", "gp", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    number: int
+    candidate: Candidate
+    lean_peak_bytes: int
+    accuracy: float | None
+    num_images: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    number: int
+    candidate: Candidate
+    peak_bytes: int
+    lean_peak_bytes: int
+    lean_plan: Plan
+    macs: int
+
+
+class Study:
+    def __init__(
+        self,
+        space: SearchSpace,
+        pricing: BulkPricing,
+        *,
+        limit_bytes: int,
+        mac_limit: int | None = None,
+        seed: int,
+        num_images: int,
+        sampler: SamplerName = "predictor",
+        finished: Iterable[Finished] = (),
+    ) -> None:
+        self._pricing, self._limit_bytes, self._space = pricing, limit_bytes, space
+        self._done = {f.number: f for f in finished}
+        self._asked: dict[int, Proposal] = {}
+        self._old = _OldStudy(
+            space,
+            lambda c: price(space, c, pricing._method, pricing._num_classes).total_bytes,
+            limit_bytes=limit_bytes,
+            seed=seed,
+            finished=[(f.number, f.candidate, f.accuracy) for f in self._done.values()],
+        )
+
+    @property
+    def num_finished(self) -> int:
+        return self._old.num_finished
+
+    def ask(self, count: int) -> list[Proposal]:
+        found = []
+        for number, candidate, peak_bytes in self._old.ask(count):
+            lean, lean_bytes = self._pricing.lean(candidate, self._limit_bytes)
+            network = network_of(
+                self._space.supernet, candidate, self._pricing._method, self._pricing._num_classes
+            )
+            self._asked[number] = Proposal(
+                number=number,
+                candidate=candidate,
+                peak_bytes=peak_bytes,
+                lean_peak_bytes=lean_bytes,
+                lean_plan=lean.plan,
+                macs=multiply_accumulates(network, candidate.resolution),
+            )
+            found.append(self._asked[number])
+        return found
+
+    def tell(
+        self,
+        number: int,
+        accuracy: float | None,
+        *,
+        num_images: int | None = None,
+        is_complete: bool = True,
+    ) -> None:
+        self._old.tell(number, accuracy)
+        proposal = self._asked[number]
+        self._done[number] = Finished(
+            number=number,
+            candidate=proposal.candidate,
+            lean_peak_bytes=proposal.lean_peak_bytes,
+            accuracy=accuracy,
+            num_images=num_images or 0,
+            is_complete=is_complete,
+        )
+
+    def front(self, below: int | None = None) -> list[Finished]:
+        best, found = -1.0, []
+        done = [
+            f
+            for f in self._done.values()
+            if f.is_complete
+            and f.accuracy is not None
+            and f.lean_peak_bytes <= self._limit_bytes
+            and (below is None or f.number < below)
+        ]
+        for f in sorted(done, key=lambda f: (f.lean_peak_bytes, -(f.accuracy or 0), f.number)):
+            if (f.accuracy or 0) > best:
+                found.append(f)
+                best = f.accuracy or 0
+        return found
+
+    def stands_still(self, patience: int) -> bool:
+        return self.front() == self.front(below=self.num_finished - patience)

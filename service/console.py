@@ -100,10 +100,13 @@ def _words_of(event: EventView) -> str:
         case "stage":
             return f"stage {detail['stage']}"
         case "trial":
+            is_complete = detail.get("is_complete", True)  # earlier versions gave up none
+            images = "the" if is_complete else f"{detail['num_images']}"
+            given_up = "" if is_complete else ", given up"
             return (
                 f"trial {detail['number']}: {detail['resolution']} px, "
-                f"{detail['validation_accuracy']:.1%} of the validation images right, "
-                f"peak {format_bytes(detail['predicted_peak_bytes'])}"
+                f"{detail['validation_accuracy']:.1%} of {images} validation images right, "
+                f"peak {format_bytes(detail['predicted_peak_bytes'])}{given_up}"
             )
         case "epoch":
             name = "head only, " if detail["training"] == "head_only" else ""

@@ -42,7 +42,7 @@ class ChoiceView(BaseModel):
     """Of the chosen one's validation accuracy in the search."""
     probability_best: float
     num_rivals: int
-    """Candidates that may well be better."""
+    """Others that are not worse beyond noise."""
 
 
 class EndView(BaseModel):

@@ -101,11 +101,17 @@ def job_request(options: argparse.Namespace, dataset: str, supernet: str | None)
 
 def result_text(job: JobView, checkpoint: str) -> str:
     """What came out of a job that succeeded; checkpoint says where the bundle is."""
+    from service.sureness import choice_text, gain_text
     from tinytl.plan import Plan
     from tinytl.units import format_bytes
 
     assert job.result is not None
     result = job.result
+    notes = ""
+    if result.gain is not None and result.gain.is_within_noise:
+        notes += f"\nnote: {gain_text(result.gain)}"
+    if result.choice is not None:
+        notes += f"\nnote: {choice_text(result.choice, result.trials + result.reused_trials)}"
     return (
         f"test accuracy    {result.test_accuracy:.1%} "
         f"(head-only training: {result.head_only_test_accuracy:.1%})\n"
@@ -113,7 +119,7 @@ def result_text(job: JobView, checkpoint: str) -> str:
         f"{format_bytes(result.predicted_peak_bytes)} predicted, "
         f"limit {format_bytes(job.memory_limit_bytes)}\n"
         f"plan             {Plan.from_dict(result.plan).describe()}\n"
-        f"checkpoint       {checkpoint}"
+        f"checkpoint       {checkpoint}{notes}"
     )
 
 

@@ -17,8 +17,10 @@ ADAPTED = "adapted"
 KEPT = (BUNDLE, ADAPTED)
 """What a job keeps once it has succeeded."""
 
-ADAPTING = "adapting.safetensors"
-RESUMABLE = (ADAPTING, "tinytl.safetensors", "head_only.safetensors")
+ADAPTING = "adapting.2.safetensors"
+"""With the version of its content: what an earlier one left can't be gone on from."""
+TRAINING = ("tinytl.safetensors", "head_only.safetensors")
+RESUMABLE = (ADAPTING, *TRAINING)
 """Files of an unfinished stage, from which another attempt can go on."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import and_, delete, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, undefer
 
 from service.errors import ConflictError, InputError, NotFoundError
 from service.record.artifacts import BUNDLE
@@ -142,9 +142,16 @@ def list_jobs(
 
 
 def list_trials(
-    database: Database, job_id: str, *, after: int = -1, limit: int | None = None
+    database: Database,
+    job_id: str,
+    *,
+    after: int = -1,
+    limit: int | None = None,
+    with_correct: bool = False,
 ) -> list[Trial]:
-    """A job's trials in order, from the one after `after` on. Raises NotFoundError."""
+    """A job's trials in order, from the one after `after` on; with which images were right where
+    asked for. Raises NotFoundError.
+    """
     with database.reading() as session:
         _get(session, job_id)
         in_order = (
@@ -153,6 +160,8 @@ def list_trials(
             .order_by(Trial.number)
             .limit(limit)
         )
+        if with_correct:
+            in_order = in_order.options(undefer(Trial.correct))
         return list(session.scalars(in_order))
 
 

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from search.adapt import AdaptSettings
+from search.bulk_pricing import BulkPricing
 from search.space import SearchSpace
 from search.supernet import Supernet, load_supernet
 from service.datasets.store import stored_images
@@ -60,6 +62,10 @@ class JobRun:
         return search_space(self.job.supernet, self.options, self.method)
 
     @cached_property
+    def pricing(self) -> BulkPricing:
+        return BulkPricing(self.space, self.method, len(self.dataset.classes))
+
+    @cached_property
     def supernet(self) -> Supernet:
         cache_dir = self.settings.supernet_cache_dir.expanduser()
         return load_supernet(self.job.supernet, cache_dir)
@@ -101,6 +107,16 @@ class JobRun:
             told.update((epoch["training"], epoch["epoch"]) for epoch in epochs)
         return told
 
+    def adapt_settings(self) -> AdaptSettings:
+        return AdaptSettings(
+            method=self.method,
+            lite_residual_sizes=self.space.lite_residual_sizes,
+            steps=self.options.adapt_steps,
+            label_smoothing=self.options.label_smoothing,
+            augmentation=self.augmentation,
+            seed=self.options.seed,
+        )
+
     def train_settings(self) -> TrainSettings:
         return TrainSettings(
             epochs=self.options.epochs,
@@ -110,10 +126,10 @@ class JobRun:
             seed=self.options.seed,
         )
 
-    def found(self, kind: str) -> Path | None:
-        """The files of a finished stage, where there are any."""
+    def found(self, kind: str, *, key: str | None = None) -> Path | None:
+        """The files of a finished stage, where there are any, of this key."""
         artifact = get_artifact(self.database, self.job.id, kind)
-        if artifact is None:
+        if artifact is None or artifact.key != key:
             return None
         path = artifact_path(self.settings, artifact)
         return path if path.exists() else None
@@ -121,18 +137,31 @@ class JobRun:
     def publish(
         self, kind: str, path: Path, *, sha256: str | None = None, detail: Any = None
     ) -> Artifact:
-        artifact = Artifact(
+        artifact = self.artifact(kind, path, sha256=sha256, detail=detail)
+        publish_artifact(self.database, self.claim, artifact)
+        return artifact
+
+    def artifact(
+        self,
+        kind: str,
+        path: Path,
+        *,
+        sha256: str | None = None,
+        key: str | None = None,
+        detail: Any = None,
+    ) -> Artifact:
+        """The row of what a stage of this attempt has finished, not yet published."""
+        return Artifact(
             job_id=self.job.id,
             kind=kind,
             path=self.workplace.relative(path),
+            key=key,
             num_bytes=size_bytes(path),
             sha256=sha256,
             detail=detail or {},
             attempt=self.claim.attempt,
             created_at=now(),
         )
-        publish_artifact(self.database, self.claim, artifact)
-        return artifact
 
     def check_stop(self) -> None:
         if self.should_stop():

@@ -11,8 +11,10 @@ from service.record.claims import Claim, succeed_job
 from service.record.database import Database
 from service.record.jobs import get_artifact, get_job
 from service.settings import Settings
+from service.work.adapt_stage import adapt
 from service.work.job_run import JobRun
-from service.work.stages import adapt, confirm, export, ingest, search, train
+from service.work.search_stage import search
+from service.work.stages import confirm, export, ingest, train
 
 logger = logging.getLogger(__name__)
 

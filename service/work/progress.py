@@ -17,6 +17,8 @@ _HEAD_PASS = 1.5
 _ADAPT_BATCH = 32
 _CALIBRATION_IMAGES = 128
 _MEASURING_PASSES = 1500.0
+_PASSES_PER_SECOND = 500.0
+"""Of a search that is limited by time."""
 
 
 class Stage(StrEnum):
@@ -73,10 +75,17 @@ def stage_work(settings: JobSettings, sizes: SplitSizes) -> dict[Stage, float]:
     return {
         Stage.INGEST: 0.5 * (sizes.train + sizes.val + sizes.test),
         Stage.ADAPT: _ADAPT_PASS * settings.adapt_steps * _ADAPT_BATCH,
-        Stage.SEARCH: settings.trials * (sizes.val + 2.0 * _CALIBRATION_IMAGES),
+        Stage.SEARCH: _search_work(settings, sizes),
         Stage.TRAIN: train_work(settings, sizes).total,
         Stage.EXPORT: 2.0 * sizes.test,
     }
+
+
+def _search_work(settings: JobSettings, sizes: SplitSizes) -> float:
+    of_trials = settings.trials * (sizes.val + 2.0 * _CALIBRATION_IMAGES)
+    if settings.time_limit_seconds is None:
+        return of_trials
+    return min(of_trials, settings.time_limit_seconds * _PASSES_PER_SECOND)
 
 
 class Progress:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.record.models import Dataset, Job, JsonObject, Trial
+from service.results import ChoiceView, FrontView, GainView
 from service.schemas import TrialView
+from service.sureness import choice_text, gain_text
 from tinytl.plan import Plan
-from tinytl.units import format_bytes
+from tinytl.units import format_bytes, format_count
 
 _RUN_TO_RUN = ("rss_growth_bytes", "process_peak_bytes", "step_seconds")
 """Of a measurement, what is never the same twice."""
@@ -22,6 +24,7 @@ def make_report(
     measurement: Mapping[str, Any],
     epochs: Sequence[Mapping[str, Any]],
     trials: Sequence[Trial],
+    front: FrontView,
 ) -> JsonObject:
     """Everything that was asked for, chosen and measured.
 
@@ -40,12 +43,18 @@ def make_report(
         "memory": _without(measurement, *_RUN_TO_RUN),
         "epochs": [_without(epoch, "seconds") for epoch in epochs],
         "trials": [_plain(trial) for trial in trials],
+        "front": front.model_dump(mode="json"),
     }
 
 
-def make_card(job: Job, dataset: Dataset, result: Mapping[str, Any]) -> str:
+def make_card(
+    job: Job, dataset: Dataset, result: Mapping[str, Any], *, num_test_images: int
+) -> str:
     """A page for whoever gets the bundle."""
     depth = sum(result["subnet"]["depths"])
+    gain = GainView.model_validate(result["gain"])
+    choice = ChoiceView.model_validate(result["choice"])
+    num_scored = result["trials"] + result["reused_trials"]
     test, head_only = result["test_accuracy"], result["head_only_test_accuracy"]
     rows = (
         ("Classes", ", ".join(dataset.classes)),
@@ -58,6 +67,7 @@ def make_card(job: Job, dataset: Dataset, result: Mapping[str, Any]) -> str:
         ("Method", job.method),
         ("Supernet", job.supernet),
         ("Subnet", f"{depth} elastic blocks, input {result['resolution']} px"),
+        ("Multiply-accumulates", f"{format_count(result['macs'])} an image"),
         ("Plan", Plan.from_dict(result["plan"]).describe()),
     )
     table = "\n".join(f"| {name} | {value.replace('|', ' ')} |" for name, value in rows)
@@ -65,6 +75,7 @@ def make_card(job: Job, dataset: Dataset, result: Mapping[str, Any]) -> str:
         f"# {job.name}\n\n"
         f"An image classifier fitted to the dataset {dataset.name!r} by tinyfit.\n\n"
         f"| | |\n|---|---|\n{table}\n\n"
+        f"{gain_text(gain, num_test_images)} {choice_text(choice, num_scored)}\n\n"
         "Load it in Python; the network predicts, and goes on training under the same limit:\n\n"
         '```python\nimport tinytl\n\nmodel = tinytl.load("model.tinyfit.zip")\n```\n'
     )

@@ -5,38 +5,36 @@ and what it had begun goes on from its last checkpoint.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import dropwhile
 
-from search.adapt import AdaptedSupernet, AdaptSettings
-from search.adapt import adapt as adapt_supernet
+from search.adapted import AdaptedSupernet
+from search.certainty import paired_gain
 from search.pricing import network_of, price, with_plans
-from search.score import score
 from search.space import Candidate
-from search.study import Study
 from service.errors import ServiceError
-from service.record.artifacts import ADAPTING, BUNDLE
-from service.record.claims import add_trial
-from service.record.database import now
+from service.feasibility import macs_of
+from service.front import front_view
+from service.record.artifacts import BUNDLE
+from service.record.fronts import list_front
 from service.record.jobs import get_artifact, list_trials
-from service.record.models import Artifact, Trial
+from service.record.models import Artifact
 from service.work.job_run import JobRun
 from service.work.progress import Stage
 from service.work.report import make_card, make_report
+from service.work.search_stage import certainty
 from tinytl.bundle import save_bundle
 from tinytl.data import ImageStore
 from tinytl.data import ingest as ingest_images
 from tinytl.measure import Measurement, measure_in_fresh_process
 from tinytl.network import Network, build_network
-from tinytl.train import EpochReport, evaluate
+from tinytl.train import EpochReport, correct_images
 from tinytl.train import train as train_network
 from tinytl.trainable import Method
 from tinytl.units import format_bytes
 
 _IMAGES = "images"
-_ADAPTED = "adapted"
 _MEASUREMENT = "measurement"
 _EVALUATION_BATCH = 64
 
@@ -59,72 +57,6 @@ def ingest(run: JobRun) -> ImageStore:
     return ImageStore.open(path)
 
 
-def adapt(run: JobRun, store: ImageStore) -> AdaptedSupernet:
-    """Adapt the whole supernet to the dataset, so that its subnets can be compared."""
-    path = run.found(_ADAPTED)
-    if path is not None:
-        return AdaptedSupernet.load(path)
-    adapted = adapt_supernet(
-        run.supernet,
-        store,
-        run.space.resolutions,
-        AdaptSettings(
-            method=run.method,
-            steps=run.options.adapt_steps,
-            label_smoothing=run.options.label_smoothing,
-            augmentation=run.augmentation,
-            seed=run.options.seed,
-        ),
-        checkpoint=run.workplace.resumable(ADAPTING),
-        on_progress=lambda done, total: run.progress.report(Stage.ADAPT, done, total),
-        should_stop=run.should_stop,
-    )
-    path = run.workplace.path("adapted.safetensors")
-    adapted.save(path)
-    run.publish(_ADAPTED, path)
-    run.workplace.forget(ADAPTING)
-    run.log(f"supernet adapted in {run.options.adapt_steps} steps")
-    return AdaptedSupernet.load(path)
-
-
-def search(run: JobRun, store: ImageStore, adapted: AdaptedSupernet) -> Candidate:
-    """Score candidates within the limit until all trials are done; the best on validation wins.
-
-    The trials table is the truth: the study is rebuilt from it.
-    """
-    num_trials = run.options.trials
-    study = Study(
-        run.space,
-        lambda candidate: price(run.space, candidate, run.method, store.num_classes).total_bytes,
-        limit_bytes=run.job.memory_limit_bytes,
-        seed=run.options.seed,
-        finished=[
-            (trial.number, Candidate.from_dict(trial.candidate), trial.accuracy)
-            for trial in list_trials(run.database, run.job.id)
-        ],
-    )
-    run.progress.report(Stage.SEARCH, study.num_finished, num_trials)
-    while study.num_finished < num_trials:
-        for number, candidate, predicted_bytes in study.ask(num_trials - study.num_finished):
-            run.check_stop()
-            started = time.perf_counter()
-            accuracy = score(adapted, candidate, store, should_stop=run.should_stop)
-            trial = Trial(
-                job_id=run.job.id,
-                number=number,
-                candidate=candidate.to_dict(),
-                predicted_peak_bytes=predicted_bytes,
-                accuracy=accuracy,
-                seconds=time.perf_counter() - started,
-                attempt=run.claim.attempt,
-                finished_at=now(),
-            )
-            add_trial(run.database, run.claim, trial)
-            study.tell(number, accuracy)
-            run.progress.report(Stage.SEARCH, study.num_finished, num_trials)
-    return study.best()
-
-
 def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candidate, Measurement]:
     """The candidate with the fastest plan whose measured peak is within the limit too.
 
@@ -133,8 +65,9 @@ def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candi
     """
     artifact = get_artifact(run.database, run.job.id, _MEASUREMENT)
     if artifact is not None:
-        found = artifact.detail
-        return Candidate.from_dict(found["candidate"]), Measurement(**found["measurement"])
+        found = Candidate.from_dict(artifact.detail["candidate"])
+        if replace(found, plan=candidate.plan) == candidate:  # else an earlier version chose it
+            return found, Measurement(**artifact.detail["measurement"])
     run.progress.report(Stage.TRAIN, 0.0, 1.0)
     limit_bytes = run.job.memory_limit_bytes
     network = network_of(run.space.supernet, candidate, run.method, store.num_classes)
@@ -266,8 +199,8 @@ def export(
     """Test for the first time and write the bundle; its detail is the job's result."""
     run.check_stop()
     run.progress.report(Stage.EXPORT, 0, 1)
-    test_accuracy, head_only_accuracy = (
-        evaluate(
+    correct, head_only_correct = (
+        correct_images(
             network,
             store.split("test"),
             resolution=candidate.resolution,
@@ -277,6 +210,8 @@ def export(
         for network in (trained.network, trained.head_only)
     )
     described = candidate.to_dict()
+    trials = list_trials(run.database, run.job.id)
+    num_reused = sum(trial.reused for trial in trials)
     result = {
         "subnet": described["subnet"],
         "resolution": candidate.resolution,
@@ -284,9 +219,13 @@ def export(
         "predicted_peak_bytes": measured.predicted_peak_bytes,
         "measured_peak_bytes": measured.measured_peak_bytes,
         "validation_accuracy": trained.validation_accuracy,
-        "test_accuracy": test_accuracy,
-        "head_only_test_accuracy": head_only_accuracy,
-        "trials": run.options.trials,
+        "test_accuracy": float(correct.mean()),
+        "head_only_test_accuracy": float(head_only_correct.mean()),
+        "macs": macs_of(candidate, run.space, run.method, store.num_classes),
+        "gain": asdict(paired_gain(correct, head_only_correct)),
+        "choice": asdict(certainty(run)),
+        "trials": len(trials) - num_reused,
+        "reused_trials": num_reused,
         "memory": {
             "breakdown_bytes": measured.breakdown_bytes,
             "storage_peak_bytes": measured.storage_peak_bytes,
@@ -298,7 +237,10 @@ def export(
         result,
         measurement=asdict(measured),
         epochs=[asdict(epoch) for epoch in trained.history],
-        trials=list_trials(run.database, run.job.id),
+        trials=trials,
+        front=front_view(
+            run.job, list_front(run.database, run.job), num_classes=store.num_classes
+        ),
     )
     path = run.workplace.path("model.tinyfit.zip")
     written = save_bundle(
@@ -308,7 +250,7 @@ def export(
         plan=candidate.plan,
         classes=store.classes,
         report=report,
-        card=make_card(run.job, run.dataset, result),
+        card=make_card(run.job, run.dataset, result, num_test_images=len(correct)),
     )
     bundle = run.publish(BUNDLE, path, sha256=written.sha256, detail=result)
     run.progress.report(Stage.EXPORT, 1, 1)

@@ -11,6 +11,7 @@ from service import adapting
 from service.adapting import FailedJobError, adapt
 from service.console import Meter
 from service.errors import InputError
+from service.record.artifacts import ADAPTING
 from service.record.claims import claim_job, fail_job
 from service.record.database import Database
 from service.record.jobs import get_job, list_jobs
@@ -33,7 +34,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         worked_on.append(job_id)
         place = settings.jobs_dir / job_id / str(claim.attempt)
         place.mkdir(parents=True)
-        (place / "adapting.safetensors").write_text("half done")
+        (place / ADAPTING).write_text("half done")
         fail_job(database, claim, "no luck")
         return get_job(database, job_id)
 

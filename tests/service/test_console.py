@@ -105,6 +105,16 @@ def test_events_in_words(kind: EventKind) -> None:
     assert describe_event(event) == f"{clock}  {words}"
 
 
+def test_a_candidate_that_was_given_up() -> None:
+    detail = EVENTS[EventKind.TRIAL][0] | {"is_complete": False, "num_images": 128}
+    event = EventView(
+        number=1, kind=EventKind.TRIAL, detail=detail, attempt=1, created_at=datetime.now(UTC)
+    )
+    assert describe_event(event).endswith(
+        "50.0% of 128 validation images right, peak 5.0 MB, given up"
+    )
+
+
 def test_text_of_others_steers_no_terminal() -> None:
     assert printable("caf\u00e9 \x1b[2J\u202e") == "caf\u00e9 \ufffd[2J\ufffd"
 

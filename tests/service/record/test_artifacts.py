@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.record.artifacts import Workplace, remove_leftovers
+from service.record.artifacts import ADAPTING, Workplace, remove_leftovers
 from service.record.claims import (
     Claim,
     fail_job,
@@ -69,7 +69,7 @@ LITTER = ("images.partial.77/images.npy", "tinytl.safetensors.partial.77")
 
 
 def test_a_resumable_file_goes_on_from_the_latest_attempt(settings: Settings) -> None:
-    name = "adapting.safetensors"
+    name = ADAPTING
     job_dir = settings.jobs_dir / "job"
     for attempt in (2, 10):
         Workplace(job_dir=job_dir, attempt=attempt).path(name).write_text(f"of {attempt}")

@@ -1,0 +1,138 @@
+"""The adapt stage: the supernet adapted to the dataset, or taken over from an earlier job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from search.adapt import AdaptedSupernet
+from search.adapt import adapt as adapt_supernet
+from search.errors import AdaptationError
+from search.registry import locate
+from search.space import Candidate
+from service.record.artifacts import ADAPTED, ADAPTING, TRAINING, artifact_path
+from service.record.claims import publish_adapted
+from service.record.models import Trial
+from service.record.reuse import list_adapted, list_scores
+from service.work.job_run import JobRun
+from service.work.progress import Stage
+from tinytl.data import ImageStore
+
+_FILE = "adapted.safetensors"
+_KEY_VERSION = 1
+"""Goes up when the same settings adapt or score otherwise."""
+_MOST_REUSED = 2_000
+
+
+def adapt(run: JobRun, store: ImageStore) -> AdaptedSupernet:
+    """Adapt the whole supernet to the dataset, so that its subnets can be compared; or take over
+    what another job has adapted alike, with the scores that are known of it.
+    """
+    key = adapted_key(run)
+    path = run.found(ADAPTED, key=key)
+    if path is not None:
+        return AdaptedSupernet.load(path)
+    return _take_over(run, key) or _adapt(run, store, key)
+
+
+def adapted_key(run: JobRun) -> str:
+    """The same for jobs whose adapted supernets, and scores with them, are the same.
+
+    The seed, one of the settings, decides how missing splits are made and how images are ordered.
+    """
+    supernet = locate(run.job.supernet, run.settings.supernet_cache_dir.expanduser())
+    settings = asdict(run.adapt_settings())
+    del settings["checkpoint_steps"]
+    identity = {
+        "version": _KEY_VERSION,
+        "dataset": run.dataset.id,
+        "supernet": supernet.spec.id,
+        "supernet_sha256": _sha256(supernet.path),
+        "settings": settings,
+        "resolutions": run.space.resolutions,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _adapt(run: JobRun, store: ImageStore, key: str) -> AdaptedSupernet:
+    adapted = adapt_supernet(
+        run.supernet,
+        store,
+        run.space.resolutions,
+        run.adapt_settings(),
+        checkpoint=run.workplace.resumable(ADAPTING),
+        on_progress=lambda done, total: run.progress.report(Stage.ADAPT, done, total),
+        should_stop=run.should_stop,
+    )
+    path = run.workplace.path(_FILE)
+    adapted.save(path)
+    _publish(run, path, key, _sha256(path), ())
+    run.log(f"supernet adapted in {run.options.adapt_steps} steps")
+    return AdaptedSupernet.load(path)
+
+
+def _take_over(run: JobRun, key: str) -> AdaptedSupernet | None:
+    """The supernet that another job has adapted alike, if there is one; as this job's own file,
+    so that the other may be deleted at any time, even meanwhile.
+    """
+    for source in list_adapted(run.database, key):
+        try:
+            path = run.workplace.adopt(artifact_path(run.settings, source), _FILE)
+            adapted = AdaptedSupernet.load(path)
+        except (FileNotFoundError, AdaptationError):  # deleted meanwhile, or damaged
+            continue
+        scores = list_scores(run.database, source, limit=_MOST_REUSED)
+        _publish(run, path, key, source.sha256 or "", _as_own(run, scores))
+        run.log(
+            f"the supernet adapted by job {source.job_id} is used again, and so are "
+            f"{len(scores)} scores"
+        )
+        return adapted
+    return None
+
+
+def _as_own(run: JobRun, scores: Sequence[Trial]) -> list[Trial]:
+    """Trials of this job, the first ones, with what is known of these."""
+    trials = []
+    for number, score in enumerate(scores):
+        run.check_stop()
+        chosen = Candidate.from_dict(score.candidate)
+        lean, lean_peak_bytes = run.pricing.lean(
+            run.space.candidate(chosen.subnet, chosen.resolution, chosen.lite_residual),
+            run.job.memory_limit_bytes,
+        )
+        described = lean.to_dict()
+        trials.append(
+            Trial(
+                job_id=run.job.id,
+                number=number,
+                candidate=described,
+                predicted_peak_bytes=lean_peak_bytes,
+                lean_peak_bytes=lean_peak_bytes,
+                lean_plan=described["plan"],
+                macs=score.macs,
+                accuracy=score.accuracy,
+                num_images=score.num_images,
+                correct=score.correct,
+                reused=True,
+                seconds=score.seconds,
+                attempt=run.claim.attempt,
+                finished_at=score.finished_at,
+            )
+        )
+    return trials
+
+
+def _publish(run: JobRun, path: Path, key: str, sha256: str, trials: Sequence[Trial]) -> None:
+    artifact = run.artifact(ADAPTED, path, sha256=sha256, key=key)
+    publish_adapted(run.database, run.claim, artifact, trials)
+    for name in (ADAPTING, *TRAINING):  # a training that had begun was with another one
+        run.workplace.forget(name)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

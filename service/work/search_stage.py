@@ -1,0 +1,192 @@
+"""The search stage: candidates proposed, scored and written down, until one is chosen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from search.adapted import AdaptedSupernet
+from search.certainty import Choice, Correct, choice_certainty
+from search.pricing import fastest_fit, price
+from search.score import score
+from search.space import Candidate
+from search.study import BATCH_SIZE, Finished, Proposal, Study
+from service.record.claims import add_trial
+from service.record.database import now
+from service.record.fronts import list_front
+from service.record.jobs import list_trials
+from service.record.models import Trial
+from service.work.job_run import JobRun
+from service.work.progress import Stage
+from tinytl.data import ImageStore
+
+
+def search(run: JobRun, store: ImageStore, adapted: AdaptedSupernet) -> Candidate:
+    """Score candidates within the limits until there are enough, or time or patience is over; the
+    most accurate on validation wins, and of equal ones that of the least memory.
+
+    The trials table is the truth: the study is rebuilt from it. The candidate has the fastest
+    plan that fits.
+    """
+    _Search(run, store, adapted).run_to_its_end()
+    chosen = list_front(run.database, run.job)[-1]
+    fit = fastest_fit(
+        Candidate.from_dict(chosen.candidate),
+        lambda planned: price(run.space, planned, run.method, store.num_classes).total_bytes,
+        run.job.memory_limit_bytes,
+    )
+    assert fit is not None, "what is on the front fits"
+    return fit[0]
+
+
+def certainty(run: JobRun) -> Choice:
+    """How sure the choice is among the candidates that the search has scored to the end."""
+    chosen = list_front(run.database, run.job)[-1]
+    trials = list_trials(run.database, run.job.id, with_correct=True)
+    trials = [trial for trial in trials if _is_rival(run, trial)]
+    rows = np.stack([unpacked(trial) for trial in trials])
+    numbers = [trial.number for trial in trials]
+    return choice_certainty(rows, numbers.index(chosen.number), run.options.seed)
+
+
+class _Search:
+    """The study, and what goes beside it: time, rivals, rows."""
+
+    def __init__(self, run: JobRun, store: ImageStore, adapted: AdaptedSupernet) -> None:
+        self._run, self._store, self._adapted = run, store, adapted
+        trials = list_trials(run.database, run.job.id, with_correct=True)
+        own = [trial for trial in trials if not trial.reused]
+        self._num_scored = len(own)
+        self._seconds = sum(trial.seconds for trial in own)
+        self._rivals = [trial for trial in trials if _is_rival(run, trial)]
+        self._study = Study(
+            run.space,
+            run.pricing,
+            limit_bytes=run.job.memory_limit_bytes,
+            mac_limit=run.options.mac_limit,
+            seed=run.options.seed,
+            num_images=len(store.split("val")),
+            sampler=run.options.sampler,
+            finished=[_finished(trial) for trial in trials],
+        )
+
+    def run_to_its_end(self) -> None:
+        num_before = self._num_scored
+        while (end := self._end()) is None:
+            self._report()
+            started = time.perf_counter()
+            batch = self._study.ask(self._run.options.trials - self._num_scored)
+            if not batch:
+                end = "every candidate within the limits is scored"
+                break
+            seconds_each = (time.perf_counter() - started) / len(batch)
+            for proposal in batch:
+                self._run.check_stop()
+                self._score(proposal, seconds_each)
+                self._report()
+        if end and self._num_scored > num_before:
+            self._run.log(f"the search ends after {self._num_scored} trials: {end}")
+        self._run.progress.report(Stage.SEARCH, 1.0, 1.0)
+
+    def _end(self) -> str | None:
+        """Why the search is over, empty where all trials are done; None as long as it goes on.
+
+        Time and patience are looked at between batches only: a search that was interrupted ends
+        where it would have ended.
+        """
+        options = self._run.options
+        if self._num_scored >= options.trials:
+            return ""
+        if self._study.num_finished % BATCH_SIZE:
+            return None
+        limit_seconds = options.time_limit_seconds
+        if limit_seconds is not None and self._seconds >= limit_seconds:
+            return f"its time, {limit_seconds} s, is over"
+        if self._num_scored >= options.patience and self._study.stands_still(options.patience):
+            return f"none of the last {options.patience} was better than those of no more memory"
+        return None
+
+    def _report(self) -> None:
+        """By trials or by time, whatever is nearer to its end."""
+        options = self._run.options
+        share = self._num_scored / options.trials
+        if options.time_limit_seconds is not None:
+            share = max(share, self._seconds / options.time_limit_seconds)
+        self._run.progress.report(Stage.SEARCH, share, 1.0)
+
+    def _score(self, proposal: Proposal, seconds_proposing: float) -> None:
+        """Score one, write it down and tell the study."""
+        run, candidate = self._run, proposal.candidate
+        started = time.perf_counter()
+        rivals = [r for r in self._rivals if r.lean_peak_bytes <= proposal.lean_peak_bytes]
+        found = score(
+            self._adapted,
+            candidate,
+            self._store,
+            seed=run.options.seed,
+            rivals=[unpacked(rival) for rival in rivals] if run.options.race else (),
+            should_stop=run.should_stop,
+        )
+        trial = Trial(
+            job_id=run.job.id,
+            number=proposal.number,
+            candidate=candidate.to_dict(),
+            predicted_peak_bytes=proposal.peak_bytes,
+            lean_peak_bytes=proposal.lean_peak_bytes,
+            lean_plan=replace(candidate, plan=proposal.lean_plan).to_dict()["plan"],
+            macs=proposal.macs,
+            accuracy=found.accuracy,
+            num_images=found.num_images,
+            correct=packed(found.correct),
+            is_complete=found.is_complete,
+            reused=False,
+            seconds=seconds_proposing + time.perf_counter() - started,
+            attempt=run.claim.attempt,
+            finished_at=now(),
+        )
+        add_trial(run.database, run.claim, trial)
+        self._study.tell(
+            proposal.number,
+            found.accuracy,
+            num_images=found.num_images,
+            is_complete=found.is_complete,
+        )
+        self._num_scored += 1
+        self._seconds += trial.seconds
+        if found.is_complete:
+            self._rivals.append(trial)
+
+
+def packed(correct: Correct) -> bytes:
+    """As a trial's row holds it."""
+    return np.packbits(correct).tobytes()
+
+
+def unpacked(trial: Trial) -> Correct:
+    """Which images a trial has right, in the order of looking."""
+    assert trial.correct is not None, "trials of earlier versions are not gone on with"
+    bits = np.unpackbits(np.frombuffer(trial.correct, np.uint8), count=trial.num_images)
+    return bits.astype(np.bool_)
+
+
+def _is_rival(run: JobRun, trial: Trial) -> bool:
+    """Whether the trial could be chosen: it is complete and within the job's limits."""
+    mac_limit = run.options.mac_limit
+    return (
+        trial.is_complete
+        and trial.lean_peak_bytes <= run.job.memory_limit_bytes
+        and (mac_limit is None or (trial.macs or 0) <= mac_limit)
+    )
+
+
+def _finished(trial: Trial) -> Finished:
+    return Finished(
+        number=trial.number,
+        candidate=Candidate.from_dict(trial.candidate),
+        lean_peak_bytes=trial.lean_peak_bytes,
+        accuracy=trial.accuracy,
+        num_images=trial.num_images or 0,
+        is_complete=trial.is_complete,
+    )
