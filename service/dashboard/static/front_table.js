@@ -68,7 +68,7 @@ function nameOf(point, share, best, job) {
   if (share !== null) return `within ${formatShare(share)}`;
   if (point !== best) return "leanest";
   if (!job.result) return "best so far";
-  return point.is_chosen ? "chosen" : "most accurate";
+  return point.is_chosen ? "chosen" : "best";
 }
 
 const lost = (point, best) =>

@@ -102,6 +102,7 @@ function configuration({ trials, best, front, limit, resolutions }) {
     seriesData(
       trials.filter((trial) => trial.resolution === resolution),
       index,
+      radiusFor(trials.length),
     ),
   );
   const drawn = [...series];
@@ -151,8 +152,14 @@ const place = (trial) => ({
   y: 100 * trial.validation_accuracy,
 });
 
+/** Many points are small, so that they don't hide each other. */
+function radiusFor(count) {
+  if (count > 200) return 3;
+  return count > 40 ? 4.5 : 6;
+}
+
 /** The trials of one resolution: hollow where given up, with an edge where an earlier job's. */
-function seriesData(trials, index) {
+function seriesData(trials, index, radius) {
   const own = colour(COLOURS[index % COLOURS.length]);
   const edge = (trial) => (trial.reused ? colour("--text") : colour("--surface"));
   return {
@@ -161,8 +168,8 @@ function seriesData(trials, index) {
     borderColor: trials.map((trial) => (isComplete(trial) ? edge(trial) : `${own}99`)),
     borderWidth: trials.map((trial) => (isComplete(trial) && !trial.reused ? 1 : 1.5)),
     pointStyle: shapeOf(index),
-    radius: trials.map((trial) => (isComplete(trial) ? 6 : 4.5)),
-    hoverRadius: 8,
+    radius: trials.map((trial) => (isComplete(trial) ? radius : 0.75 * radius)),
+    hoverRadius: radius + 2,
   };
 }
 
