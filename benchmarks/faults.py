@@ -210,7 +210,14 @@ def _work(
 
 
 def _job(dataset: str, kind: int) -> dict[str, Any]:
-    settings = {"trials": 2, "epochs": 1, "adapt_steps": 4, "resolutions": [32], "seed": kind}
+    settings = {
+        "trials": 2,
+        "epochs": 1,
+        "adapt_steps": 4,
+        "resolutions": [32],
+        "seed": kind,
+        "reuse": False,  # so that equal jobs are equal
+    }
     return {
         "dataset": dataset,
         "name": f"kind {kind}",

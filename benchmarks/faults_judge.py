@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.record.artifacts import BUNDLE, artifact_path
+from service.record.artifacts import ADAPTED, BUNDLE, artifact_path
 from service.record.database import Database
 from service.record.events import list_events
-from service.record.jobs import find_job, list_attempts, list_jobs, list_trials
+from service.record.jobs import find_job, get_artifact, list_attempts, list_jobs, list_trials
 from service.record.models import Event, EventKind, Job, Status
 from service.settings import Settings
 
@@ -68,6 +68,9 @@ def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], N
             found.jobs_succeeded += 1
             path = artifact_path(settings, bundle)
             expected.add(path)
+            adapted = get_artifact(database, job.id, ADAPTED)
+            if adapted is not None:
+                expected.add(artifact_path(settings, adapted))
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
             if sha256 != bundle.sha256:
                 found.problems.append(f"job {job.id}: its bundle is {sha256}, not as published")

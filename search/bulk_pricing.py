@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.architecture import NUM_ELASTIC_STAGES
+from search.encoding import Rows
 from search.pricing import network_of, price, smallest_feasible
 from search.space import Candidate, SearchSpace
 from tinytl.bulk_memory import BulkNetworks, Bytes, Choices
@@ -24,11 +25,10 @@ from tinytl.plan import Plan
 from tinytl.planner import plans, step_time
 from tinytl.trainable import Method
 
-Rows = NDArray[np.intp]
 Blocks = tuple[BlockConfig | None, ...]
 
 _MAX_LEAN_PLANS = 8
-_NUM_SAMPLED = 16
+_NUM_SAMPLED = 24
 """Subnets at a resolution, and of a size of lite residuals, that lean plans are chosen by."""
 
 
@@ -70,6 +70,10 @@ class BulkPricing:
                 return rounded, rounded_bytes
         return planned, peak_bytes
 
+    def price_bytes(self, candidate: Candidate) -> int:
+        """Predicted peak training bytes of one candidate with its plan."""
+        return price(self._space, candidate, self._method, self._num_classes).total_bytes
+
     def peak_bytes(self, rows: Rows, plan: Plan) -> Bytes:
         """search.pricing.price(...).total_bytes of each row with the plan."""
         return self._least(rows, (plan,))
@@ -95,7 +99,7 @@ class BulkPricing:
 
     def _leanest(self, candidate: Candidate, its_plans: tuple[Plan, ...]) -> tuple[Candidate, int]:
         priced = (
-            (planned, price(self._space, planned, self._method, self._num_classes).total_bytes)
+            (planned, self.price_bytes(planned))
             for planned in (replace(candidate, plan=plan) for plan in its_plans)
         )
         return min(priced, key=lambda pair: pair[1])
@@ -104,7 +108,7 @@ class BulkPricing:
         """Rows that share maps and modules: numbers of the rows, and their choices of blocks."""
         choices, depths = self._choices(rows)
         sizes = rows[:, -1] if self._method.uses_lite_residual else np.zeros(len(rows), np.intp)
-        # where a stretch begins depends on which stages have a second block
+        # a stretch begins where a stage has its second block, or with the next stage
         shallow = (depths[:, :NUM_ELASTIC_STAGES] == 1) @ (1 << np.arange(NUM_ELASTIC_STAGES))
         keys, group_of = np.unique(
             np.stack([rows[:, -2], sizes, shallow], axis=1), axis=0, return_inverse=True
@@ -158,15 +162,18 @@ class BulkPricing:
         return _Group(networks=bulk, block_macs=block_macs, other_macs=other_macs)
 
     def _options(self, networks: list[Blocks], shallow: int) -> list[Blocks]:
-        """What may be at each place. networks: blocks at full depth, for every option."""
-        least_depth = self._space.supernet.depths[0]
+        """What may be at each place. networks: blocks at full depth, for every option.
+
+        shallow: a bit for each stage, set where it has one block alone.
+        """
+        always = max(2, self._space.supernet.depths[0])  # blocks of a stage that is not shallow
         static, *places = zip(*networks, strict=True)
         options: list[Blocks] = [static[:1]]
         for stage, position, blocks in zip(self._stages, self._positions, places, strict=True):
-            if position == 1 and least_depth == 1:
-                options.append((None,) if shallow >> stage & 1 else blocks)
+            if position > 0 and shallow >> stage & 1:
+                options.append((None,))
             else:
-                options.append(blocks if position < max(1, least_depth) else (*blocks, None))
+                options.append(blocks if position < always else (*blocks, None))
         return options
 
 
@@ -207,12 +214,14 @@ def lean_plans(space: SearchSpace, method: Method, num_classes: int) -> tuple[Pl
 
 
 def _sampled_rows(space: SearchSpace) -> Rows:
-    """Subnets at every resolution and size of lite residuals."""
+    """Subnets at every resolution, with the first and the last size of lite residuals."""
     rng = np.random.default_rng(0)
-    sizes = [len(values) for values in space.choices().values()]
-    shape = (sizes[-2], sizes[-1], _NUM_SAMPLED, len(sizes))
-    rows = rng.integers(sizes, size=shape, dtype=np.intp)
-    rows[:, :, 0], rows[:, :, 1] = 0, np.array(sizes) - 1  # the smallest and the largest subnet
-    rows[..., -2] = np.arange(sizes[-2])[:, None, None]
-    rows[..., -1] = np.arange(sizes[-1])[:, None]
-    return rows.reshape(-1, len(sizes))
+    counts = [len(values) for values in space.choices().values()]
+    num_resolutions, num_sizes = counts[-2:]
+    sizes = sorted({0, num_sizes - 1})
+    shape = (num_resolutions, len(sizes), _NUM_SAMPLED, len(counts))
+    rows = rng.integers(counts, size=shape, dtype=np.intp)
+    rows[:, :, 0], rows[:, :, 1] = 0, np.array(counts) - 1  # the smallest and the largest subnet
+    rows[..., -2] = np.arange(num_resolutions)[:, None, None]
+    rows[..., -1] = np.array(sizes)[:, None]
+    return rows.reshape(-1, len(counts))

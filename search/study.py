@@ -1,26 +1,23 @@
-"""The search: proposes candidates within the memory limit, learns from their accuracies.
+"""The search: proposes candidates within the limits, learns from their accuracies.
 
-Optuna's TPE by ask and tell. The trials are kept by the caller: a study rebuilt from those that
+An Optuna study by ask and tell. The trials are kept by the caller: a study rebuilt from those that
 have finished proposes what the undisturbed one would have.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import create_trial
+import numpy as np
 
-from search.bulk_pricing import BulkPricing
+from search.encoding import Encoding
 from search.errors import SearchError
-from search.pricing import Price, cheapest, fastest_fit, network_of, price
+from search.front import front_of
+from search.optuna_trials import Finished, Pricing, SamplerName, TrialSampler, derived_seed
+from search.pricing import cheapest, fastest_fit
 from search.space import Candidate, Parameter, SearchSpace
-from tinytl.compute import multiply_accumulates
 from tinytl.errors import InfeasibleError
 from tinytl.plan import Plan
 from tinytl.units import format_bytes
@@ -28,56 +25,81 @@ from tinytl.units import format_bytes
 BATCH_SIZE = 4
 """Trials proposed together, from the accuracies of all batches before them."""
 
-_RANDOM_TRIALS = 8
-"""So many accuracies TPE starts from; before, candidates are anchors and random ones."""
-
 _MAX_ATTEMPTS = 32
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A candidate to score, with the fastest plan within the limit, and what it takes.
+
+    lean_plan: the plan of least memory, and what it takes; macs: multiply-accumulates of one
+    image's forward.
+    """
+
+    number: int
+    candidate: Candidate
+    peak_bytes: int
+    lean_plan: Plan
+    lean_peak_bytes: int
+    macs: int
 
 
-class _OldStudy:
-    """One search for the most accurate candidate whose predicted peak is within the limit.
+class Study:
+    """One search for the best candidates within a limit of memory and, where one is given, of
+    multiply-accumulates.
 
-    finished: number, candidate and accuracy (None: it failed) of earlier trials. Raises
-    InfeasibleError, with the smallest feasible bytes, where nothing fits.
+    num_images: of the validation split. chance: the accuracy of guessing. finished: earlier
+    trials, the first num_inherited of them those of searches with other limits. Raises
+    InfeasibleError, with the smallest feasible bytes, where nothing is within the limits.
     """
 
     def __init__(
         self,
         space: SearchSpace,
-        price: Price,
+        pricing: Pricing,
         *,
         limit_bytes: int,
+        mac_limit: int | None = None,
         seed: int,
-        finished: Iterable[tuple[int, Candidate, float | None]] = (),
+        num_images: int | None = None,
+        chance: float = 0.0,
+        sampler: SamplerName = "predictor",
+        finished: Iterable[Finished] = (),
+        num_inherited: int = 0,
     ) -> None:
         self.space = space
         self.limit_bytes = limit_bytes
-        self.seed = seed
-        self._price = price
-        self._smallest, smallest_bytes = cheapest(space, price)
-        if smallest_bytes > limit_bytes:
-            raise InfeasibleError(
-                f"nothing fits {format_bytes(limit_bytes)} ({limit_bytes} bytes): the smallest "
-                f"feasible limit is {format_bytes(smallest_bytes)} ({smallest_bytes} bytes)",
-                smallest_feasible_bytes=smallest_bytes,
-            )
-        self._proposed: dict[int, tuple[Candidate, int]] = {}
+        self.mac_limit = mac_limit
+        self._pricing = pricing
+        self._seed = seed
+        self._num_inherited = num_inherited
+        self._encoding = Encoding(space)
+        self._smallest = smallest_within(space, pricing, limit_bytes, mac_limit)
+        self._sampler = TrialSampler(
+            sampler,
+            self._encoding,
+            pricing,
+            limit_bytes=limit_bytes,
+            mac_limit=mac_limit,
+            chance=chance,
+            num_images=num_images,
+            seed=seed,
+        )
+        self._proposed: dict[int, Proposal] = {}
         self._asked: set[int] = set()
-        self._finished: dict[int, tuple[Candidate, float | None]] = {}
-        for number, candidate, accuracy in finished:
-            self._check_new(number)
-            space.check(candidate)
-            self._finished[number] = (candidate, accuracy)
+        self._finished: dict[int, Finished] = {}
+        for trial in finished:
+            self._check_new(trial.number)
+            space.check(trial.candidate)
+            self._finished[trial.number] = trial
 
     @property
     def num_finished(self) -> int:
         """Trials told, failed ones too."""
         return len(self._finished)
 
-    def ask(self, count: int) -> list[tuple[int, Candidate, int]]:
-        """At most count trials to run next: number, candidate, predicted peak bytes.
+    def ask(self, count: int) -> list[Proposal]:
+        """At most count trials to run next.
 
         Fewer, or none, where the rest of the batch has been asked for and not all of it told.
         """
@@ -90,27 +112,66 @@ class _OldStudy:
         if any(number not in self._proposed for number in numbers):
             self._propose_batch(start)
         self._asked.update(numbers)
-        return [(number, *self._proposed[number]) for number in numbers]
+        return [self._proposed[number] for number in numbers]
 
-    def tell(self, number: int, accuracy: float | None) -> None:
-        """Record the accuracy, 0 to 1, of an asked trial; None where it could not be had."""
+    def tell(
+        self,
+        number: int,
+        accuracy: float | None,
+        *,
+        num_images: int | None = None,
+        is_complete: bool = True,
+    ) -> None:
+        """Record the outcome of an asked trial, as Finished describes it."""
         self._check_new(number)
         if number not in self._asked:
             raise SearchError(f"trial {number} was never asked for")
         if accuracy is not None and not 0 <= accuracy <= 1:
             raise SearchError(f"accuracy must be between 0 and 1 but got {accuracy!r}")
-        self._finished[number] = (self._proposed[number][0], accuracy)
+        self._finished[number] = Finished(
+            number=number,
+            candidate=self._proposed[number].candidate,
+            accuracy=accuracy,
+            num_images=num_images,
+            is_complete=is_complete,
+        )
 
-    def best(self) -> Candidate:
-        """The candidate of the highest accuracy; of equal ones, the earliest."""
-        scored = [
-            (-accuracy, number)
-            for number, (_, accuracy) in self._finished.items()
-            if accuracy is not None
+    def front(self) -> list[Finished]:
+        """Trials within the limits and scored to the end, by rising lean peak bytes: each is more
+        accurate than all that take less.
+        """
+        return self._front_of(self._finished.values())
+
+    def best(self) -> Finished:
+        """The most accurate of the front; of equally accurate candidates the leanest."""
+        front = self.front()
+        if not front:
+            raise SearchError("no trial within the limits has an accuracy yet")
+        return front[-1]
+
+    def stands_still(self, patience: int) -> bool:
+        """Whether the latest so many trials have changed nothing about the front."""
+        numbers = sorted(self._finished)
+        if len(numbers) <= patience:
+            return False
+        earlier = [self._finished[number] for number in numbers[:-patience]]
+        return self._front_of(earlier) == self.front()
+
+    def _front_of(self, trials: Iterable[Finished]) -> list[Finished]:
+        complete = [
+            trial
+            for trial in sorted(trials, key=lambda trial: trial.number)
+            if trial.is_complete and trial.accuracy is not None
         ]
-        if not scored:
-            raise SearchError("no trial has an accuracy yet")
-        return self._finished[min(scored)[1]][0]
+        rows = self._encoding.rows([trial.candidate for trial in complete])
+        peak_bytes = self._pricing.lean_peak_bytes(rows, self.limit_bytes)
+        macs = self._pricing.macs(rows)
+        within = peak_bytes <= self.limit_bytes
+        if self.mac_limit is not None:
+            within &= macs <= self.mac_limit
+        kept = np.flatnonzero(within)
+        accuracies = np.array([complete[index].accuracy for index in kept], dtype=float)
+        return [complete[kept[index]] for index in front_of(peak_bytes[kept], accuracies)]
 
     def _check_new(self, number: int) -> None:
         if number < 0 or number in self._finished:
@@ -118,25 +179,38 @@ class _OldStudy:
 
     def _batch_start(self) -> int:
         """Number of the first trial of the earliest batch that is not all told."""
-        number = 0
+        number = first = self._num_inherited
         while number in self._finished:
             number += 1
-        return number // BATCH_SIZE * BATCH_SIZE
+        return first + (number - first) // BATCH_SIZE * BATCH_SIZE
 
     def _propose_batch(self, start: int) -> None:
         """Propose a whole batch from the trials before it, whatever of it is told already."""
-        history = [self._finished[number] for number in range(start)]
-        scored = [(c, accuracy) for c, accuracy in history if accuracy is not None]
-        sampler = _Sampler(self.space, scored) if len(scored) >= _RANDOM_TRIALS else None
-        known = {_chosen(candidate) for candidate, _ in history}
+        self._sampler.learn([self._finished[number] for number in range(start)])
+        known = {_chosen(self._finished[number].candidate) for number in range(start)}
         anchors = self._anchors() if start == 0 else []
         for number in range(start, start + BATCH_SIZE):
-            proposal = anchors.pop(0) if anchors else self._propose(number, sampler, known)
-            known.add(_chosen(proposal[0]))
-            self._proposed[number] = proposal
+            if anchors:
+                candidate = anchors.pop(0)
+                self._sampler.take(candidate)
+            else:
+                candidate = self._sample(number, known)
+            known.add(_chosen(candidate))
+            self._proposed[number] = self._proposal(number, candidate)
 
-    def _anchors(self) -> list[tuple[Candidate, int]]:
-        """The largest uniform subnet that fits at each resolution, from the largest on."""
+    def _proposal(self, number: int, candidate: Candidate) -> Proposal:
+        lean, lean_peak_bytes = self._pricing.lean(candidate, self.limit_bytes)
+        return Proposal(
+            number=number,
+            candidate=candidate,
+            peak_bytes=self._pricing.price_bytes(candidate),
+            lean_plan=lean.plan,
+            lean_peak_bytes=lean_peak_bytes,
+            macs=self._macs(candidate),
+        )
+
+    def _anchors(self) -> list[Candidate]:
+        """The largest uniform subnet within the limits at each resolution, from the largest on."""
         spec = self.space.supernet
         uniform = sorted(
             (
@@ -157,29 +231,33 @@ class _OldStudy:
                     break
         return anchors[:BATCH_SIZE]
 
-    def _propose(
-        self, number: int, sampler: _Sampler | None, known: set[Candidate]
-    ) -> tuple[Candidate, int]:
-        """A feasible candidate, new if one is found; chosen by (seed, number) and the history."""
+    def _sample(self, number: int, known: set[Candidate]) -> Candidate:
+        """A candidate within the limits, new if one is found; by seed, number and history."""
         for attempt in range(_MAX_ATTEMPTS):
-            seed = _derived_seed(self.seed, number, attempt)
-            rng = random.Random(seed)
-            if sampler is not None and attempt < _MAX_ATTEMPTS // 2:
-                candidate = sampler.sample(seed)
-            else:
-                candidate = self.space.sample(rng)
-            proposal = self._fit(candidate) or self._shrink(candidate, rng)
-            if _chosen(proposal[0]) not in known:
+            seed = derived_seed(self._seed, number, attempt)
+            sampled = self._sampler.sample(seed, at_random=attempt >= _MAX_ATTEMPTS // 2)
+            fit = self._fit(sampled)
+            candidate = fit or self._shrink(sampled, random.Random(seed))
+            if fit is None:
+                self._sampler.take(candidate)
+            if _chosen(candidate) not in known:
                 break
-        return proposal
+        return candidate
 
-    def _fit(self, candidate: Candidate) -> tuple[Candidate, int] | None:
-        return fastest_fit(candidate, self._price, self.limit_bytes)
+    def _fit(self, candidate: Candidate) -> Candidate | None:
+        """With the fastest plan within the limit."""
+        if self.mac_limit is not None and self._macs(candidate) > self.mac_limit:
+            return None
+        fit = fastest_fit(candidate, self._pricing.price_bytes, self.limit_bytes)
+        return None if fit is None else fit[0]
 
-    def _shrink(self, candidate: Candidate, rng: random.Random) -> tuple[Candidate, int]:
+    def _macs(self, candidate: Candidate) -> int:
+        return int(self._pricing.macs(self._encoding.rows([candidate]))[0])
+
+    def _shrink(self, candidate: Candidate, rng: random.Random) -> Candidate:
         """The first that fits, by bisection, on a random walk from candidate to the smallest."""
         walk = self._walk(candidate, rng)
-        fitting = fastest_fit(walk[-1], self._price, self.limit_bytes)
+        fitting = self._fit(walk[-1])
         assert fitting is not None, "the walk ends at a candidate that fits"
         too_large, fits = 0, len(walk) - 1
         while fits - too_large > 1:
@@ -210,147 +288,36 @@ class _OldStudy:
         return walk
 
 
-class _Sampler:
-    """TPE over the searched parameters, given candidates with their accuracies."""
+def smallest_within(
+    space: SearchSpace, pricing: Pricing, limit_bytes: int, mac_limit: int | None
+) -> Candidate:
+    """The candidate of least memory, or else the smallest subnet, if it is within the limits.
 
-    def __init__(self, space: SearchSpace, scored: Sequence[tuple[Candidate, float]]) -> None:
-        self._space = space
-        self._distributions: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(values) for name, values in space.choices().items()
-        }
-        self._study = optuna.create_study(direction="maximize")
-        for candidate, accuracy in scored:
-            self._study.add_trial(
-                create_trial(
-                    params=space.encode(candidate),
-                    distributions=self._distributions,
-                    value=accuracy,
-                )
-            )
-
-    def sample(self, seed: int) -> Candidate:
-        # Without the liar, TPE looks at finished trials only, not at what was asked before.
-        self._study.sampler = optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=0, constant_liar=False
+    Raises InfeasibleError, with the smallest feasible bytes.
+    """
+    smallest, smallest_bytes = cheapest(space, pricing.price_bytes)
+    if smallest_bytes > limit_bytes:
+        raise InfeasibleError(
+            f"nothing fits {format_bytes(limit_bytes)} ({limit_bytes} bytes): the smallest "
+            f"feasible limit is {format_bytes(smallest_bytes)} ({smallest_bytes} bytes)",
+            smallest_feasible_bytes=smallest_bytes,
         )
-        trial = self._study.ask(self._distributions)
-        return self._space.decode(trial.params)
+    encoding = Encoding(space)
+    fewest = space.smallest()
+    least_macs = int(pricing.macs(encoding.rows([fewest]))[0])
+    if mac_limit is None or pricing.macs(encoding.rows([smallest]))[0] <= mac_limit:
+        return smallest
+    _, needed_bytes = pricing.lean(fewest, limit_bytes)
+    if least_macs <= mac_limit and needed_bytes <= limit_bytes:
+        return fewest
+    raise InfeasibleError(
+        f"nothing takes at most {mac_limit} multiply-accumulates and "
+        f"{format_bytes(limit_bytes)} ({limit_bytes} bytes): the smallest candidate takes "
+        f"{least_macs} and {format_bytes(needed_bytes)} ({needed_bytes} bytes)",
+        smallest_feasible_bytes=needed_bytes,
+    )
 
 
 def _chosen(candidate: Candidate) -> Candidate:
     """The candidate apart from its plan, which follows from the limit."""
     return replace(candidate, plan=Plan.whole(1))
-
-
-def _derived_seed(*parts: int) -> int:
-    digest = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "big")
-
-
-# Temporary: the interface that the study will have.
-SamplerName = Literal["predictor", "tpe", "nsga2", "gp", "random"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    number: int
-    candidate: Candidate
-    lean_peak_bytes: int
-    accuracy: float | None
-    num_images: int
-    is_complete: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    number: int
-    candidate: Candidate
-    peak_bytes: int
-    lean_peak_bytes: int
-    lean_plan: Plan
-    macs: int
-
-
-class Study:
-    def __init__(
-        self,
-        space: SearchSpace,
-        pricing: BulkPricing,
-        *,
-        limit_bytes: int,
-        mac_limit: int | None = None,
-        seed: int,
-        num_images: int,
-        sampler: SamplerName = "predictor",
-        finished: Iterable[Finished] = (),
-    ) -> None:
-        self._pricing, self._limit_bytes, self._space = pricing, limit_bytes, space
-        self._done = {f.number: f for f in finished}
-        self._asked: dict[int, Proposal] = {}
-        self._old = _OldStudy(
-            space,
-            lambda c: price(space, c, pricing._method, pricing._num_classes).total_bytes,
-            limit_bytes=limit_bytes,
-            seed=seed,
-            finished=[(f.number, f.candidate, f.accuracy) for f in self._done.values()],
-        )
-
-    @property
-    def num_finished(self) -> int:
-        return self._old.num_finished
-
-    def ask(self, count: int) -> list[Proposal]:
-        found = []
-        for number, candidate, peak_bytes in self._old.ask(count):
-            lean, lean_bytes = self._pricing.lean(candidate, self._limit_bytes)
-            network = network_of(
-                self._space.supernet, candidate, self._pricing._method, self._pricing._num_classes
-            )
-            self._asked[number] = Proposal(
-                number=number,
-                candidate=candidate,
-                peak_bytes=peak_bytes,
-                lean_peak_bytes=lean_bytes,
-                lean_plan=lean.plan,
-                macs=multiply_accumulates(network, candidate.resolution),
-            )
-            found.append(self._asked[number])
-        return found
-
-    def tell(
-        self,
-        number: int,
-        accuracy: float | None,
-        *,
-        num_images: int | None = None,
-        is_complete: bool = True,
-    ) -> None:
-        self._old.tell(number, accuracy)
-        proposal = self._asked[number]
-        self._done[number] = Finished(
-            number=number,
-            candidate=proposal.candidate,
-            lean_peak_bytes=proposal.lean_peak_bytes,
-            accuracy=accuracy,
-            num_images=num_images or 0,
-            is_complete=is_complete,
-        )
-
-    def front(self, below: int | None = None) -> list[Finished]:
-        best, found = -1.0, []
-        done = [
-            f
-            for f in self._done.values()
-            if f.is_complete
-            and f.accuracy is not None
-            and f.lean_peak_bytes <= self._limit_bytes
-            and (below is None or f.number < below)
-        ]
-        for f in sorted(done, key=lambda f: (f.lean_peak_bytes, -(f.accuracy or 0), f.number)):
-            if (f.accuracy or 0) > best:
-                found.append(f)
-                best = f.accuracy or 0
-        return found
-
-    def stands_still(self, patience: int) -> bool:
-        return self.front() == self.front(below=self.num_finished - patience)

@@ -37,14 +37,16 @@ def _check_line(given: str) -> str:
     return given
 
 
-SamplerName = Literal["predictor", "tpe", "nsga2", "gp", "random"]
+SamplerName = Literal["predictor", "tpe", "gp", "random"]
+"""Those of search.optuna_trials, which the web process does not import."""
 
 Line = Annotated[str, AfterValidator(_check_line)]
 """Text that every database can hold and every log can show."""
 
 
 class JobSettings(BaseModel):
-    """How a job is carried out. The same settings on the same data give the same result."""
+    """How a job is carried out. The same settings on the same data give the same result, as long
+    as nothing of earlier jobs is used again and no time is limited."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,6 +64,9 @@ class JobSettings(BaseModel):
     those before."""
     race: bool = True
     """Whether a candidate is given up as soon as one of no more memory is better beyond doubt."""
+    reuse: bool = True
+    """Whether what an earlier job has adapted to the same data in the same way is used again,
+    with its scores, which the search then begins with."""
     epochs: int = Field(default=10, ge=1, le=1_000)
     """Of the final training, on the device's terms."""
     adapt_steps: int = Field(default=200, ge=1, le=1_000_000)

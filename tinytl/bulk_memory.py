@@ -7,7 +7,7 @@ row of numbers into these tables, and a plan's step is gone through for all netw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -145,27 +145,20 @@ class _Table:
         self.parts = slice(parts[0].part, parts[-1].part + 1)
         ends = np.cumsum([len(part.rows) for part in parts])
         self.offsets = np.array([0, *ends[:-1]], np.intp)[:, None]
-        rows = [(row, i >= learns_from) for i, part in enumerate(parts) for row in part.rows]
-        self.kept = _column(row.kept if row and taped else 0 for row, taped in rows)
-        self.gradients = _column(row.gradients if row else 0 for row, _ in rows)
-        self.stored = _column(
-            row.frozen + row.trained + row.state if row else 0 for row, _ in rows
-        )
-        self.peaks: dict[Sweep, Bytes] = {
-            sweep: _column(_peak(row, sweep, taped=taped) for row, taped in rows)
-            for sweep in _SWEEPS
-        }
+        rows = np.array([_values(row) for part in parts for row in part.rows], np.int64).T.copy()
+        before = self.offsets[learns_from, 0] if learns_from < len(parts) else rows.shape[1]
+        self.kept, self.gradients, *peaks, self.stored = rows
+        self.peaks = dict(zip(_SWEEPS, peaks, strict=True))
+        self.kept[:before] = 0
+        self.peaks["taped"][:before] = self.peaks["forward"][:before]
 
 
-def _column(values: Iterable[int]) -> Bytes:
-    return np.fromiter(values, np.int64)
-
-
-def _peak(row: Row | None, sweep: Sweep, *, taped: bool) -> int:
+def _values(row: Row | None) -> tuple[int, ...]:
+    """Bytes kept, of gradients, the peaks of all sweeps, bytes stored."""
     if row is None:
-        return _NEVER
-    found: int = getattr(row, "forward" if sweep == "taped" and not taped else sweep)
-    return found
+        return (0, 0, *(_NEVER,) * len(_SWEEPS), 0)
+    peaks = (row.forward, row.taped, row.only, row.first, row.middle, row.last)
+    return (row.kept, row.gradients, *peaks, row.frozen + row.trained + row.state)
 
 
 class _Lookups:

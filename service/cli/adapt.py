@@ -78,8 +78,13 @@ def _add_search_options(command: argparse.ArgumentParser) -> None:
         help="look at every validation image, for hopeless candidates too",
     )
     command.add_argument(
-        "--sampler", help="who proposes: predictor, tpe, nsga2, gp, random (predictor)"
+        "--no-reuse",
+        dest="reuse",
+        action="store_false",
+        default=None,
+        help="adapt the supernet anew, even if an earlier job has",
     )
+    command.add_argument("--sampler", help="who proposes: predictor, tpe, gp, random (predictor)")
 
 
 def job_request(options: argparse.Namespace, dataset: str, supernet: str | None) -> JobRequest:

@@ -35,7 +35,8 @@ def adapt(run: JobRun, store: ImageStore) -> AdaptedSupernet:
     path = run.found(ADAPTED, key=key)
     if path is not None:
         return AdaptedSupernet.load(path)
-    return _take_over(run, key) or _adapt(run, store, key)
+    found = _take_over(run, key) if run.options.reuse else None
+    return found or _adapt(run, store, key)
 
 
 def adapted_key(run: JobRun) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 
 from search.adapted import AdaptedSupernet
 from search.certainty import Choice, Correct, choice_certainty
+from search.optuna_trials import Finished
 from search.pricing import fastest_fit, price
 from search.score import score
 from search.space import Candidate
-from search.study import BATCH_SIZE, Finished, Proposal, Study
+from search.study import BATCH_SIZE, Proposal, Study
 from service.record.claims import add_trial
 from service.record.database import now
 from service.record.fronts import list_front
@@ -68,8 +69,10 @@ class _Search:
             mac_limit=run.options.mac_limit,
             seed=run.options.seed,
             num_images=len(store.split("val")),
+            chance=1 / store.num_classes,
             sampler=run.options.sampler,
             finished=[_finished(trial) for trial in trials],
+            num_inherited=len(trials) - len(own),
         )
 
     def run_to_its_end(self) -> None:
@@ -99,7 +102,7 @@ class _Search:
         options = self._run.options
         if self._num_scored >= options.trials:
             return ""
-        if self._study.num_finished % BATCH_SIZE:
+        if self._num_scored % BATCH_SIZE:
             return None
         limit_seconds = options.time_limit_seconds
         if limit_seconds is not None and self._seconds >= limit_seconds:
@@ -113,7 +116,7 @@ class _Search:
         options = self._run.options
         share = self._num_scored / options.trials
         if options.time_limit_seconds is not None:
-            share = max(share, self._seconds / options.time_limit_seconds)
+            share = max(share, min(1.0, self._seconds / options.time_limit_seconds))
         self._run.progress.report(Stage.SEARCH, share, 1.0)
 
     def _score(self, proposal: Proposal, seconds_proposing: float) -> None:
@@ -185,8 +188,7 @@ def _finished(trial: Trial) -> Finished:
     return Finished(
         number=trial.number,
         candidate=Candidate.from_dict(trial.candidate),
-        lean_peak_bytes=trial.lean_peak_bytes,
         accuracy=trial.accuracy,
-        num_images=trial.num_images or 0,
+        num_images=trial.num_images,
         is_complete=trial.is_complete,
     )

@@ -242,17 +242,18 @@ def test_adaptation_learns_for_every_subnet(store, tmp_path):
 
 
 @pytest.mark.parametrize("supernet_id", [PROXYLESS, GROUP_NORM])
-def test_subnet_weights_match_the_supernet_s_forward(supernet_id, store):
+@pytest.mark.parametrize("size", SIZES)
+def test_subnet_weights_match_the_supernet_s_forward(supernet_id, size, store):
     supernet = with_pretrained_modules(supernet_id)
     adapted = adapt(supernet, store, RESOLUTIONS, settings())
-    candidate = space_of(supernet.spec).largest(32)
+    candidate = replace(space_of(supernet.spec).largest(32), lite_residual=size)
     config, weights = adapted.subnet_weights(candidate, store)
     assert config.num_classes == 3
     assert config.has_lite_residual
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     network = build_network(config, adapted.method, weights, weight_bits=32)
     with torch.no_grad():
-        expected = adapted.supernet.forward(candidate.subnet, images, adapted.lite_residuals)
+        expected = adapted.supernet.forward(candidate.subnet, images, adapted.lite_residuals, size)
         torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-3)
     again = adapted.subnet_weights(candidate, store)[1]
     adapted.subnet_weights(space_of(supernet.spec).smallest(40), store)
@@ -280,6 +281,59 @@ def test_starts_from_the_supernet_s_own_lite_residuals(size, store, tmp_path):
     assert score(adapted, candidate, store).is_complete
 
 
+def test_each_step_trains_modules_of_a_random_size(store):
+    supernet = with_pretrained_modules(PROXYLESS)
+    small = [size for size in SIZES if size.max_kernel_size == 3]
+    before = AdaptedSupernet.fresh(supernet, 3, method=Method.LITE_RESIDUAL_BIAS, seed=3)
+    for sizes, trains_edges in ((SIZES, True), (tuple(small), False)):
+        adapted = adapt(supernet, store, RESOLUTIONS, settings(lite_residual_sizes=sizes))
+        weight, was = (
+            each.lite_residuals[1].conv1.weight for each in (adapted, before)
+        )  # of a block that every subnet has
+        assert weight.shape[2:] == (5, 5)
+        moved = weight != was
+        assert moved[:, :, 1:4, 1:4].all()
+        assert moved[:, :, 0].any() == trains_edges
+        assert adapted.lite_residual_sizes == sizes
+
+
+def test_sizes_change_nothing_else(supernet, store):
+    """Subnets, resolutions and images of the steps are the same."""
+    first, second = (
+        adapt(
+            supernet,
+            store,
+            RESOLUTIONS,
+            settings(method=Method.BIAS, lite_residual_sizes=sizes),
+        )
+        for sizes in (SIZES, (LARGEST,))
+    )
+    assert_same(state(first), state(second))
+
+
+def test_where_the_supernet_has_no_modules_fresh_ones_hold_every_size(supernet, store, tmp_path):
+    adapted = adapt(supernet, store, RESOLUTIONS, settings())
+    adapted.save(tmp_path / "adapted.safetensors")
+    loaded = AdaptedSupernet.load(tmp_path / "adapted.safetensors")
+    assert loaded.lite_residual_sizes == SIZES
+    assert {m.config.groups for m in loaded.lite_residuals.values()} == {2}
+    for size in SIZES:
+        candidate = replace(space_of(supernet.spec).smallest(), lite_residual=size)
+        config, weights = loaded.subnet_weights(candidate, store)
+        assert config.blocks[1].lite_residual.groups == size.groups
+        build_network(config, loaded.method, weights)
+
+
+def test_a_file_of_an_older_version_is_refused(supernet, tmp_path):
+    path = tmp_path / "adapted.safetensors"
+    AdaptedSupernet.fresh(supernet, 3, method=Method.BIAS).save(path)
+    content = path.read_bytes()
+    assert content.count(b'format_version\\": 2') == 1
+    path.write_bytes(content.replace(b'format_version\\": 2', b'format_version\\": 1'))
+    with pytest.raises(AdaptationError, match=r"format version 1, not 2: adapt .* again"):
+        AdaptedSupernet.load(path)
+
+
 def test_a_size_that_the_supernet_has_not_starts_anew():
     supernet = with_pretrained_modules(PROXYLESS)
     size = LiteResidualSize(expand=2)
@@ -290,6 +344,16 @@ def test_a_size_that_the_supernet_has_not_starts_anew():
     for module in fresh.lite_residuals.values():
         assert module.config.expand == 2
         assert not module.final_bn.weight.any()
+
+
+def test_a_single_size_of_any_kind_is_adapted_and_scored(supernet, store, tmp_path):
+    size = LiteResidualSize(groups=1, max_kernel_size=3, expand=2)
+    adapted = adapt(supernet, store, RESOLUTIONS, settings(lite_residual_sizes=(size,)))
+    adapted.save(tmp_path / "adapted.safetensors")
+    loaded = AdaptedSupernet.load(tmp_path / "adapted.safetensors")
+    assert_same(state(adapted), state(loaded))
+    candidate = replace(space_of(supernet.spec).smallest(), lite_residual=size)
+    assert score(loaded, candidate, store).is_complete
 
 
 @pytest.mark.parametrize("method", [m for m in Method if not m.uses_lite_residual])
@@ -340,9 +404,14 @@ def test_other_lite_residual_size_is_refused(supernet, store):
     candidate = replace(
         space_of(supernet.spec).smallest(), lite_residual=LiteResidualSize(expand=2)
     )
-    fresh = AdaptedSupernet.fresh(supernet, 3, method=Method.LITE_RESIDUAL_BIAS)
+    for sizes in (SIZES, SIZES[:1], [LARGEST]):
+        fresh = AdaptedSupernet.fresh(
+            supernet, 3, method=Method.LITE_RESIDUAL_BIAS, lite_residual_sizes=sizes
+        )
+        with pytest.raises(AdaptationError, match=r"candidate has.*expand=2"):
+            fresh.subnet_weights(candidate, store)
     with pytest.raises(AdaptationError, match="candidate has"):
-        fresh.subnet_weights(candidate, store)
+        fresh.subnet_weights(replace(candidate, lite_residual=SIZES[0]), store)
 
 
 def test_only_training_images_are_read(supernet, monkeypatch):
@@ -361,6 +430,9 @@ def test_only_training_images_are_read(supernet, monkeypatch):
         {"learning_rate": float("nan")},
         {"label_smoothing": 1.0},
         {"checkpoint_steps": 0},
+        {"lite_residual_sizes": ()},
+        {"lite_residual_sizes": (LARGEST, LARGEST)},
+        {"lite_residual_sizes": (LARGEST, LiteResidualSize(expand=2))},
     ],
 )
 def test_settings_refuse(change):

@@ -17,7 +17,7 @@ from tinytl.network import build_network
 from tinytl.optimizer import Adam
 from tinytl.plan import Plan, Stretch
 from tinytl.step import run_step
-from tinytl.train import TrainSettings, evaluate, train
+from tinytl.train import TrainSettings, correct_images, evaluate, train
 from tinytl.trainable import Method
 
 _PLAN = Plan.whole(4)
@@ -69,6 +69,17 @@ def test_training_learns_and_leaves_frozen_values_alone(make_network, store, met
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert changed <= trained.keys()
     assert "classifier.weight" in changed
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_which_images_are_right(make_network, store, batch_size):
+    network, split = make_network(), store.split("test")
+    logits = network(split.batch(range(len(split)), 48))
+    expected = (logits.argmax(1) == split.labels_of(range(len(split)))).tolist()
+    assert len(set(expected)) == 2
+    options = {"resolution": 48, "batch_size": batch_size}
+    assert correct_images(network, split, **options).tolist() == expected
+    assert evaluate(network, split, **options) == sum(expected) / len(expected)
 
 
 def test_the_same_seed_gives_the_same_bits(make_network, store):

@@ -10,8 +10,16 @@ import pytest
 from service.record.models import Job
 
 PATHS = (
-    *("/jobs", "/jobs/{id}", "/jobs/{id}/trials", "/jobs/{id}/attempts", "/datasets"),
-    *("/datasets/d1", "/supernets", "/healthz", "/readyz", "/openapi.json"),
+    *("/jobs", "/jobs/{id}", "/jobs/{id}/trials", "/jobs/{id}/front"),
+    *(
+        "/jobs/{id}/attempts",
+        "/datasets",
+        "/datasets/d1",
+        "/supernets",
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+    ),
 )
 
 

@@ -132,6 +132,34 @@ def test_an_infeasible_limit_names_the_smallest_feasible_one(
     problem(client.post("/jobs", json=body | {"memory_limit": smallest - 1}), 422)
 
 
+def test_an_infeasible_mac_limit_names_the_smallest_feasible_one(
+    client: httpx.Client, dataset_id: str
+) -> None:
+    def post(limit: object, mac_limit: object) -> httpx.Response:
+        settings = {"mac_limit": mac_limit}
+        body = {"dataset": dataset_id, "memory_limit": limit, "settings": settings}
+        return client.post("/jobs", json=body)
+
+    refused = problem(post("24MB", "100k"), 422)
+    smallest = refused["smallest_feasible_macs"]
+    assert "smallest_feasible_bytes" not in refused
+    assert (
+        "mac_limit 100.0k (100000) is too small: the smallest feasible one is"
+        in (refused["detail"])
+    )
+    assert f"({smallest})" in refused["detail"]
+    assert "resolution 48, takes" in refused["detail"]
+    problem(post("24MB", smallest - 1), 422)
+    assert post("24MB", smallest).status_code == 202
+
+    both = problem(post("100KB", "100k"), 422)
+    least_bytes, fewest = both["smallest_feasible_bytes"], both["smallest_feasible_macs"]
+    assert str(least_bytes) in both["detail"]
+    assert post(least_bytes, fewest).status_code == 202
+    limit_alone = problem(post(least_bytes - 1, fewest), 422)
+    assert "smallest_feasible_macs" not in limit_alone
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

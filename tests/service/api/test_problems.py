@@ -18,7 +18,13 @@ from tests.service.api.problems import problem
 def test_unknown_ids_and_paths(client: httpx.Client) -> None:
     body = {"dataset": "abc", "memory_limit": "24MB"}
     assert "no dataset 'abc'" in problem(client.post("/jobs", json=body), 404)["detail"]
-    for path in ("/jobs/abc", "/jobs/abc/trials", "/jobs/abc/checkpoint", "/datasets/abc"):
+    for path in (
+        "/jobs/abc",
+        "/jobs/abc/trials",
+        "/jobs/abc/front",
+        "/jobs/abc/checkpoint",
+        "/datasets/abc",
+    ):
         found = problem(client.get(path), 404)
         assert "'abc'" in found["detail"]
         assert found["instance"] == path

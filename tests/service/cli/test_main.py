@@ -44,7 +44,7 @@ def test_the_defaults_in_the_help_are_those_of_the_job(
         text = " ".join(capsys.readouterr().out.split())
         assert f"what is trained ({request.method.value})" in text
         settings = request.settings.model_dump(mode="json", exclude_none=True)
-        del settings["horizontal_flip"], settings["race"]
+        del settings["horizontal_flip"], settings["race"], settings["reuse"]
         for name, value in settings.items():
             option = f"--{name.replace('_', '-')} "
             shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)

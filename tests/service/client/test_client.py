@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from service.api.examples import FRONT
 from service.client import (
     AnswerError,
     ChecksumError,
@@ -242,6 +243,14 @@ def test_lists_go_from_page_to_page() -> None:
     assert found == [1, 2, 3]
     assert server.asked[0].path == "/jobs?limit=1000&status=running&dataset=d1"
     assert server.asked[1].path == "/jobs?limit=1000&cursor=a%2Bb%3D&status=running&dataset=d1"
+
+
+def test_the_front_of_a_job() -> None:
+    with scripted(as_json(FRONT)) as server, Client(server.url) as client:
+        found = client.front("a/b")
+    assert found.model_dump(mode="json") == FRONT
+    assert found.points[-1].is_chosen
+    assert [asked.path for asked in server.asked] == ["/jobs/a%2Fb/front"]
 
 
 def test_events_go_on_where_the_stream_broke_off() -> None:

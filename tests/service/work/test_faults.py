@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from service.datasets.store import import_dataset
-from service.record.artifacts import artifact_path
+from service.record.artifacts import ADAPTING
 from service.record.claims import Claim, fail_job
 from service.record.database import Database
 from service.record.events import list_events
@@ -110,10 +110,10 @@ class Site:
         }
 
     def check_tidy(self, job_id: str) -> None:
-        """Nothing but the bundle is left, and each event and epoch was told once."""
-        job, bundle = find_job(self.database, job_id)
-        assert bundle is not None
-        wait_for(lambda: self.files(job_id) == [artifact_path(self.settings, bundle)])
+        """Nothing but the bundle and the adapted supernet is left, and each event and epoch was
+        told once."""
+        job, _ = find_job(self.database, job_id)
+        wait_for(lambda: self.names(job_id) == ["adapted.safetensors", "model.tinyfit.zip"])
         events = list_events(self.database, job_id)
         assert [event.number for event in events] == list(range(1, job.num_events + 1))
         epochs = Counter(
@@ -291,7 +291,7 @@ def test_paused_failed_and_cancelled_it_goes_on_from_where_it_stopped(
     site.wait(job_id, Status.CANCELLED)
     assert not is_alive(child)
     assert "adapted.safetensors" in site.names(job_id)
-    assert "adapting.safetensors" not in site.names(job_id)
+    assert ADAPTING not in site.names(job_id)
     site.let_go()
     retry_job(site.database, job_id)
 

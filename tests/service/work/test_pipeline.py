@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,25 @@ def test_a_job_ends_with_a_bundle_within_the_limit(reference: dict[str, Any]) ->
     assert job["status"] == "succeeded"
     assert job["progress"] == 1.0
     assert result["measured_peak_bytes"] <= job["memory_limit_bytes"] == 6_000_000
-    assert result["trials"] == 6
+    assert (result["trials"], result["reused_trials"]) == (6, 0)
     assert 0 <= result["head_only_test_accuracy"] <= 1
+    gain = result["test_accuracy"] - result["head_only_test_accuracy"]
+    assert result["gain"]["points"] == pytest.approx(gain)
+    assert 0 < result["choice"]["probability_best"] <= 1
+    assert 0 <= result["choice"]["num_rivals"] < 6
+    assert result["macs"] > 100_000
     bundle = output / "model.tinyfit.zip"
+    with zipfile.ZipFile(bundle) as archive:
+        report = json.loads(archive.read("report.json"))
+        card = archive.read("card.md").decode()
+    assert report["result"]["gain"] == result["gain"]
+    chosen = report["front"]["points"][-1]
+    assert chosen["is_chosen"]
+    assert (chosen["subnet"], chosen["resolution"]) == (result["subnet"], result["resolution"])
+    assert {trial["reused"] for trial in report["trials"]} == {False}
+    assert "points on the 8 test images" in card
+    assert ("within noise" in card) is result["gain"]["is_within_noise"]
+    assert "Of 6 scored candidates" in card
     assert result["checkpoint"]["url"] == bundle.as_uri()
     assert result["checkpoint"]["bytes"] == bundle.stat().st_size
     model = tinytl.load(bundle)

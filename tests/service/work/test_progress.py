@@ -124,6 +124,27 @@ def test_more_of_a_setting_is_more_work_in_its_stage_alone(
     assert few[stage] < more[stage]
 
 
+def test_a_search_that_is_limited_by_time_is_as_much_work_as_the_time_allows() -> None:
+    sizes = SplitSizes(train=100, val=20, test=30)
+
+    def search_work(**asked: int) -> float:
+        return stage_work(JobSettings.model_validate(asked), sizes)[Stage.SEARCH]
+
+    assert search_work(time_limit_seconds=60) < search_work(time_limit_seconds=120)
+    assert search_work(time_limit_seconds=120) < search_work(trials=10_000)
+    assert search_work(time_limit_seconds=3600, trials=5) == search_work(trials=5)
+
+
+def test_a_search_by_time_is_estimated_to_end_with_its_time(told: Told) -> None:
+    """As it is told how much of the time has gone; the stages after it go by the pace so far."""
+    told.progress.report(Stage.SEARCH, 0, 60)
+    for seconds in (10, 25, 59):
+        told.seconds = 1_000.0 + seconds
+        told.progress.report(Stage.SEARCH, seconds, 60)
+        left = 60 - seconds
+        assert told.seconds_left == pytest.approx(left + 60 / 30 * 40)
+
+
 def test_the_parts_of_training_make_up_its_stage() -> None:
     settings, sizes = JobSettings(epochs=4), SplitSizes(train=1_000, val=200, test=200)
     work = train_work(settings, sizes)

@@ -10,48 +10,19 @@ import pytest
 
 from search.pricing import price, with_plans
 from search.space import Candidate
-from service.datasets.store import get_dataset
 from service.errors import ServiceError
-from service.record.artifacts import Workplace
 from service.record.claims import Claim, release_job
 from service.record.database import Database
 from service.record.events import list_events
-from service.record.jobs import get_job
-from service.record.models import EventKind, Job
-from service.settings import Settings
+from service.record.models import EventKind
 from service.work import stages
 from tinytl.config import LiteResidualSize
 from tinytl.measure import Measurement
 from tinytl.plan import Plan
 from tinytl.train import EpochReport
 
-MakeRun = Callable[[], stages.JobRun]
+MakeRun = Callable[..., stages.JobRun]
 STORE: Any = SimpleNamespace(num_classes=2)
-
-
-@pytest.fixture
-def make_run(
-    settings: Settings,
-    database: Database,
-    make_job: Callable[..., Job],
-    claim: Callable[[], Claim],
-) -> MakeRun:
-    def make() -> stages.JobRun:
-        job_id = make_job().id
-        run = stages.JobRun(
-            settings=settings,
-            database=database,
-            claim=claim(),
-            job=get_job(database, job_id),
-            dataset=get_dataset(database, "d1"),
-            workplace=Workplace(job_dir=settings.jobs_dir / job_id, attempt=1),
-            should_stop=lambda: False,
-        )
-        run.__dict__["samples"] = []
-        run.__dict__["progress"] = SimpleNamespace(report=lambda *arguments: None)
-        return run
-
-    return make
 
 
 def candidate_of(run: stages.JobRun) -> Candidate:
@@ -124,6 +95,19 @@ def test_a_confirmed_plan_is_not_measured_again(
     measured_plans.clear()
     assert stages.confirm(run, STORE, candidate_of(run)) == first
     assert measured_plans == []
+
+
+def test_what_an_earlier_version_had_chosen_is_measured_anew(
+    make_run: MakeRun, measured_plans: list[Plan]
+) -> None:
+    run = make_run()
+    candidate = candidate_of(run)
+    stages.confirm(run, STORE, candidate)
+    measured_plans.clear()
+    other = replace(candidate, resolution=64)
+    confirmed, _ = stages.confirm(run, STORE, other)
+    assert confirmed.resolution == 64
+    assert measured_plans != []
 
 
 def test_a_job_fails_where_no_plan_holds_the_limit(

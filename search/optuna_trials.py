@@ -1,0 +1,178 @@
+"""The Optuna side of a study: its samplers are asked for candidates and told what came of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState, create_trial
+
+from search.breeding import Facts
+from search.encoding import Encoding, Rows
+from search.sampler import NUM_IMAGES, PredictorSampler
+from search.space import Candidate
+
+SamplerName = Literal["predictor", "tpe", "gp", "random"]
+"""The project's own, and Optuna's that go with it."""
+
+_RANDOM_TRIALS = 8
+"""So many accuracies TPE and the GP start from; before, they draw at random."""
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Pricing(Protocol):
+    """What candidates take; search.bulk_pricing.BulkPricing says it of real ones."""
+
+    def price_bytes(self, candidate: Candidate) -> int:
+        """Predicted peak training bytes with the candidate's plan."""
+
+    def lean(self, candidate: Candidate, limit_bytes: int) -> tuple[Candidate, int]:
+        """The candidate with its lean plan, and its predicted peak bytes."""
+
+    def lean_peak_bytes(self, rows: Rows, limit_bytes: int) -> NDArray[np.int64]:
+        """The same of many."""
+
+    def macs(self, rows: Rows) -> NDArray[np.int64]:
+        """Multiply-accumulates of one image's forward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A trial that was told. accuracy: 0 to 1, on num_images of the validation images (None: on
+    all of them), or None where it could not be had. is_complete: whether it was scored to the
+    end; one given up before can't be chosen.
+    """
+
+    number: int
+    candidate: Candidate
+    accuracy: float | None
+    num_images: int | None = None
+    is_complete: bool = True
+
+
+class TrialSampler:
+    """Samples candidates by one of Optuna's samplers, from the trials learnt so far.
+
+    Whatever is sampled, or taken in its place, counts as asked for until it is learnt. Trials
+    that come to nothing are told as failed: Optuna's samplers look past them.
+    """
+
+    def __init__(
+        self,
+        name: SamplerName,
+        encoding: Encoding,
+        pricing: Pricing,
+        *,
+        limit_bytes: int,
+        mac_limit: int | None,
+        chance: float,
+        num_images: int | None,
+        seed: int,
+    ) -> None:
+        """As Study has them."""
+
+        def facts(rows: Rows) -> Facts:
+            peak_bytes = pricing.lean_peak_bytes(rows, limit_bytes)
+            return Facts(peak_bytes.astype(float), pricing.macs(rows).astype(float))
+
+        self._name = name
+        self._encoding = encoding
+        self._distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(values) for name, values in encoding.choices.items()
+        }
+        self._predictor = PredictorSampler(
+            encoding.choices,
+            facts,
+            limit_bytes=limit_bytes,
+            mac_limit=np.inf if mac_limit is None else mac_limit,
+            chance=chance,
+            canonical=encoding.canonical,
+            num_images=num_images,
+            seed=seed,
+        )
+        self._study = optuna.create_study(direction="maximize")
+        self._asked: list[tuple[optuna.Trial, Candidate]] = []
+        self._num_learnt = 0
+        self._num_scored = 0
+
+    def learn(self, trials: Sequence[Finished]) -> None:
+        """All trials up to now, by number: those not learnt yet are told."""
+        asked = {self._key(candidate): trial for trial, candidate in self._asked}
+        for finished in trials[self._num_learnt :]:
+            self._num_scored += finished.accuracy is not None
+            open_trial = asked.pop(self._key(finished.candidate), None)
+            if open_trial is None:
+                self._add(finished)
+            else:
+                if finished.num_images is not None:
+                    open_trial.set_user_attr(NUM_IMAGES, finished.num_images)
+                self._tell(open_trial, finished.accuracy)
+        for trial in asked.values():
+            self._tell(trial, None)
+        self._asked = []
+        self._num_learnt = len(trials)
+
+    def sample(self, seed: int, *, at_random: bool = False) -> Candidate:
+        """The sampler's next, or one drawn at random."""
+        return self._ask(optuna.samplers.RandomSampler(seed) if at_random else self._by(seed))
+
+    def take(self, candidate: Candidate) -> None:
+        """This one, whatever the sampler would say."""
+        self._study.enqueue_trial(dict(self._encoding.space.encode(candidate)))
+        self._ask(optuna.samplers.RandomSampler(0))
+
+    def _by(self, seed: int) -> BaseSampler:
+        if self._name == "predictor":
+            return self._predictor
+        if self._name == "random" or self._num_scored < _RANDOM_TRIALS:
+            return optuna.samplers.RandomSampler(seed)
+        if self._name == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
+        # Without the liar, TPE looks at finished trials only, not at what was asked before.
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=0, constant_liar=False)
+
+    def _ask(self, sampler: BaseSampler) -> Candidate:
+        self._study.sampler = sampler
+        trial = self._study.ask(self._distributions)
+        candidate = self._encoding.space.decode(trial.params)
+        if self._encoding.space.encode(candidate) == trial.params:
+            self._asked.append((trial, candidate))
+        else:  # learnt in its canonical form, as the record has it
+            self._tell(trial, None)
+            self.take(candidate)
+        return candidate
+
+    def _tell(self, trial: optuna.Trial, accuracy: float | None) -> None:
+        if accuracy is None:
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(trial, accuracy)
+
+    def _add(self, finished: Finished) -> None:
+        """One that this study was never asked for: it is rebuilt, or another's is gone on with."""
+        images = finished.num_images
+        self._study.add_trial(
+            create_trial(
+                params=dict(self._encoding.space.encode(finished.candidate)),
+                distributions=self._distributions,
+                value=finished.accuracy,
+                state=TrialState.FAIL if finished.accuracy is None else TrialState.COMPLETE,
+                user_attrs={} if images is None else {NUM_IMAGES: images},
+            )
+        )
+
+    def _key(self, candidate: Candidate) -> bytes:
+        return self._encoding.rows([candidate]).tobytes()
+
+
+def derived_seed(*parts: int) -> int:
+    digest = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")

@@ -1,0 +1,278 @@
+"""The adapt stage, with a stand-in for the adaptation: what is taken over from other jobs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.errors import AdaptationError
+from search.pricing import price
+from search.space import Candidate
+from service.record.artifacts import ADAPTED, Workplace, artifact_path, remove_leftovers
+from service.record.claims import Claim, release_job, succeed_job
+from service.record.database import Database
+from service.record.events import list_events
+from service.record.jobs import delete_job, get_artifact, list_trials
+from service.record.models import EventKind
+from service.settings import Settings
+from service.work import adapt_stage
+from service.work.adapt_stage import adapt, adapted_key
+from service.work.job_run import JobRun
+from service.work.search_stage import search
+from tests.service.work.runs import Scoring, run_of
+from tests.service.work.test_search_stage import logs, rows, stop_after, trials_of
+from tinytl.errors import CancelledError
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+MakeRun = Callable[..., JobRun]
+STORE: Any = None
+LIMIT, LESS = 5_000_000, 2_000_000
+
+
+class Adapted:
+    """Is what it was adapted with."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.words)
+
+    @staticmethod
+    def load(path: Path) -> "Adapted":
+        words = path.read_text()
+        if words == "damaged":
+            raise AdaptationError("can't be used")
+        return Adapted(words)
+
+
+@pytest.fixture(autouse=True)
+def adaptations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The jobs that adapted."""
+    found: list[str] = []
+
+    def adapt_supernet(
+        supernet: object, store: object, resolutions: object, settings: Any, **named: Any
+    ) -> Adapted:
+        named["checkpoint"].write_text("half done")
+        found.append(named["checkpoint"].parts[-3])
+        return Adapted(f"{settings.steps} steps")
+
+    monkeypatch.setattr(adapt_stage, "adapt_supernet", adapt_supernet)
+    monkeypatch.setattr(adapt_stage, "AdaptedSupernet", Adapted)
+    return found
+
+
+def file_of(run: JobRun) -> Path:
+    artifact = get_artifact(run.database, run.job.id, ADAPTED)
+    assert artifact is not None
+    return artifact_path(run.settings, artifact)
+
+
+@pytest.fixture
+def earlier(make_run: MakeRun, scoring: Scoring) -> JobRun:
+    """A job that has scored, some to the end."""
+    run = make_run(LIMIT, trials=12)
+    adapt(run, STORE)
+    search(run, scoring.store, STORE)
+    assert not all(trial.is_complete for trial in trials_of(run))
+    return run
+
+
+def test_scores_are_the_first_trials_of_a_later_job(
+    make_run: MakeRun, earlier: JobRun, scoring: Scoring, adaptations: list[str]
+) -> None:
+    later = make_run(LESS, trials=6)
+    assert later.job.id not in adaptations
+    adapted: Any = adapt(later, STORE)
+    assert adapted.words == "200 steps"
+    assert adaptations == [earlier.job.id]
+    assert file_of(later).samefile(file_of(earlier))
+    complete = [trial for trial in trials_of(earlier) if trial.is_complete]
+    taken = trials_of(later)
+    assert [trial.number for trial in taken] == list(range(len(complete)))
+    assert any(trial.lean_peak_bytes > LESS for trial in taken)
+    for trial, source in zip(taken, complete, strict=True):
+        assert trial.reused
+        assert trial.is_complete
+        assert (trial.accuracy, trial.correct) == (source.accuracy, source.correct)
+        assert (trial.macs, trial.num_images) == (source.macs, source.num_images)
+        assert trial.candidate["subnet"] == source.candidate["subnet"]
+        candidate = Candidate.from_dict(trial.candidate)
+        found = price(later.space, candidate, later.method, 2).total_bytes
+        assert found == trial.predicted_peak_bytes == trial.lean_peak_bytes
+        assert trial.lean_plan == trial.candidate["plan"]
+    assert f"{len(complete)} scores" in logs(later)[-1]
+    events = list_events(later.database, later.job.id)
+    assert EventKind.TRIAL not in {event.kind for event in events}
+
+    chosen = search(later, scoring.store, STORE)
+    own = [trial for trial in trials_of(later) if not trial.reused]
+    assert [trial.number for trial in own] == list(range(len(taken), len(taken) + 6))
+    assert price(later.space, chosen, later.method, 2).total_bytes <= LESS
+    choices = [_choice(trial.candidate) for trial in trials_of(later)]
+    assert len(set(choices)) == len(choices)
+
+
+def _choice(candidate: dict[str, Any]) -> str:
+    return repr({name: value for name, value in candidate.items() if name != "plan"})
+
+
+def test_interrupted_it_takes_over_once_and_goes_on_to_the_same_trials(
+    make_run: MakeRun,
+    earlier: JobRun,
+    scoring: Scoring,
+    database: Database,
+    settings: Settings,
+    claim: Callable[[], Claim],
+) -> None:
+    reference, first = make_run(LESS, trials=9), make_run(LESS, trials=9)
+    for run in (reference, first):
+        adapt(run, STORE)
+    chosen = search(reference, scoring.store, STORE)
+    num_taken = sum(trial.reused for trial in trials_of(first))
+    first.should_stop = stop_after(first, num_taken + 5)
+    with pytest.raises(CancelledError):
+        search(first, scoring.store, STORE)
+    release_job(database, first.claim)
+    second = run_of(settings, database, claim(), first.job.id)
+    adapt(second, STORE)  # by now the reference has scored more
+    assert sum(trial.reused for trial in trials_of(second)) == num_taken
+    assert search(second, scoring.store, STORE) == chosen
+    assert rows(second) == rows(reference)
+
+
+def test_deleting_either_job_takes_nothing_from_the_other(
+    make_run: MakeRun, earlier: JobRun, database: Database, settings: Settings
+) -> None:
+    later = make_run(LESS)
+    adapt(later, STORE)
+    num_taken = len(trials_of(later))
+    succeed_job(database, earlier.claim, {})
+    delete_job(database, earlier.job.id)
+    remove_leftovers(settings, earlier.job.id)
+    assert file_of(later).read_text() == "200 steps"
+    assert len(trials_of(later)) == num_taken > 0
+    last = make_run(LESS)
+    adapt(last, STORE)
+    assert len(trials_of(last)) == num_taken
+    succeed_job(database, later.claim, {})
+    delete_job(database, later.job.id)
+    remove_leftovers(settings, later.job.id)
+    assert file_of(last).read_text() == "200 steps"
+
+
+@pytest.mark.parametrize("fault", ["deleted", "deleted meanwhile", "damaged"])
+def test_what_can_not_be_taken_over_is_adapted(
+    make_run: MakeRun,
+    earlier: JobRun,
+    adaptations: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    later = make_run(LESS)
+    source = file_of(earlier)
+    if fault == "deleted":
+        source.unlink()
+    elif fault == "damaged":
+        source.write_text("damaged")
+    else:
+        adopt = Workplace.adopt
+
+        def adopt_late(place: Workplace, source: Path, name: str) -> Path:
+            remove_leftovers(earlier.settings, earlier.job.id)
+            return adopt(place, source, name)
+
+        monkeypatch.setattr(Workplace, "adopt", adopt_late)
+    found: Any = adapt(later, STORE)
+    assert found.words == "200 steps"
+    assert file_of(later).read_text() == "200 steps"
+    assert adaptations == [earlier.job.id, later.job.id]
+    assert trials_of(later) == []
+
+
+def test_where_that_is_not_wanted_nothing_is_taken_over(
+    make_run: MakeRun, earlier: JobRun, adaptations: list[str]
+) -> None:
+    later = make_run(LESS, reuse=False)
+    adapt(later, STORE)
+    assert adaptations == [earlier.job.id, later.job.id]
+    assert trials_of(later) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_same"),
+    [
+        *[({"trials": 3}, True), ({"epochs": 1}, True), ({"race": False}, True)],
+        *[({"batch_size": 4}, True), ({"mac_limit": "20M"}, True), ({"sampler": "tpe"}, True)],
+        *[({"seed": 1}, False), ({"adapt_steps": 9}, False), ({"resolutions": [48, 64]}, False)],
+        *[({"label_smoothing": 0.2}, False), ({"horizontal_flip": False}, False)],
+        ({"min_crop_scale": 0.7}, False),
+    ],
+)
+def test_what_must_be_the_same(
+    make_run: MakeRun, earlier: JobRun, asked: dict[str, Any], is_same: bool
+) -> None:
+    later = make_run(LIMIT, **asked)
+    assert (adapted_key(later) == adapted_key(earlier)) is is_same
+    adapt(later, STORE)
+    assert (trials_of(later) != []) is is_same
+
+
+def test_method_and_supernet_must_be_the_same(
+    make_run: MakeRun, earlier: JobRun, tmp_path: Path
+) -> None:
+    later = make_run(LIMIT)
+    later.job.method = "bias"
+    keys = {adapted_key(earlier), adapted_key(later)}
+    supernet = tmp_path / f"{later.space.supernet.id}.safetensors"
+    for content in ("one", "another"):
+        supernet.write_text(content)
+        other = make_run(LIMIT)
+        other.job.supernet = str(supernet)
+        keys.add(adapted_key(other))
+    assert len(keys) == 4
+
+
+def test_another_attempt_uses_what_the_first_has_adapted(
+    make_run: MakeRun,
+    adaptations: list[str],
+    database: Database,
+    settings: Settings,
+    claim: Callable[[], Claim],
+) -> None:
+    first = make_run(LIMIT)
+    adapt(first, STORE)
+    left = [path.name for path in file_of(first).parent.iterdir()]
+    assert left == ["adapted.safetensors"]
+    release_job(database, first.claim)
+    second = run_of(settings, database, claim(), first.job.id)
+    adapt(second, STORE)
+    assert adaptations == [first.job.id]
+
+
+def test_what_an_earlier_version_has_adapted_is_adapted_anew(
+    make_run: MakeRun,
+    earlier: JobRun,
+    scoring: Scoring,
+    adaptations: list[str],
+    database: Database,
+    settings: Settings,
+    claim: Callable[[], Claim],
+) -> None:
+    """With the trials and trainings that belong to it."""
+    with database.writing() as session:
+        artifact = get_artifact(database, earlier.job.id, ADAPTED)
+        assert artifact is not None
+        artifact.key = artifact.sha256 = None
+        session.merge(artifact)
+    training = earlier.workplace.path("tinytl.safetensors")
+    training.write_text("half done")
+    release_job(database, earlier.claim)
+    again = run_of(settings, database, claim(), earlier.job.id)
+    adapt(again, STORE)
+    assert adaptations == [earlier.job.id] * 2
+    assert list_trials(database, earlier.job.id) == []
+    assert not training.exists()

@@ -1,0 +1,65 @@
+"""Whole jobs one after another, over the same images: what the first found serves the second."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.datasets.store import import_dataset
+from service.record.artifacts import ADAPTED, artifact_path, remove_leftovers
+from service.record.claims import Claim
+from service.record.database import Database
+from service.record.jobs import create_job, delete_job, get_artifact, get_job, list_trials
+from service.record.models import Job, Status
+from service.schemas import JobRequest
+from service.settings import Settings
+from service.work.pipeline import run_job
+from service.work.sweeping import sweep, tidy_job
+
+pytestmark = pytest.mark.long
+
+SETTINGS = {"resolutions": [32], "trials": 3, "epochs": 1, "adapt_steps": 3, "batch_size": 4}
+
+
+def test_a_second_job_begins_with_what_the_first_has_scored(
+    settings: Settings,
+    database: Database,
+    claim: Callable[..., Claim],
+    make_zip: Callable[[Mapping[str, bytes]], Path],
+    flat_files: dict[str, bytes],
+) -> None:
+    dataset, _ = import_dataset(make_zip(flat_files), settings=settings, database=database)
+
+    def run(limit: str, **asked: Any) -> Job:
+        request = {"dataset": dataset.id, "memory_limit": limit, "settings": SETTINGS | asked}
+        job_id = create_job(database, JobRequest.model_validate(request))[0].id
+        run_job(settings, database, claim(), lambda: False)
+        tidy_job(settings, database, job_id)
+        job = get_job(database, job_id)
+        assert job.status is Status.SUCCEEDED
+        return job
+
+    def adapted(job: Job) -> Path:
+        artifact = get_artifact(database, job.id, ADAPTED)
+        assert artifact is not None
+        return artifact_path(settings, artifact)
+
+    first = run("6MB")
+    second = run("2MB", trials=2)
+    assert first.result is not None
+    assert second.result is not None
+    assert (first.result["trials"], first.result["reused_trials"]) == (3, 0)
+    assert (second.result["trials"], second.result["reused_trials"]) == (2, 3)
+    assert second.result["measured_peak_bytes"] <= 2_000_000
+    assert adapted(first).samefile(adapted(second))
+    taken, scored = list_trials(database, second.id)[:3], list_trials(database, first.id)
+    assert [trial.accuracy for trial in taken] == [trial.accuracy for trial in scored]
+
+    delete_job(database, first.id)
+    remove_leftovers(settings, first.id)
+    sweep(settings, database)
+    assert adapted(second).is_file()
+    third = run("2MB", trials=2)
+    assert third.result is not None
+    assert third.result["reused_trials"] == 5

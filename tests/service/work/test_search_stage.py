@@ -1,0 +1,223 @@
+"""The search stage, with scores that are drawn."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from search.certainty import choice_certainty
+from search.pricing import fastest_fit, price
+from search.space import Candidate
+from service.record.claims import Claim, release_job
+from service.record.database import Database
+from service.record.events import list_events
+from service.record.fronts import list_front
+from service.record.jobs import list_trials
+from service.record.models import EventKind, Trial
+from service.settings import Settings
+from service.work import search_stage
+from service.work.job_run import JobRun
+from service.work.progress import Stage
+from service.work.search_stage import certainty, packed, search, unpacked
+from tests.service.work.runs import NUM_IMAGES, Scoring, run_of
+from tinytl.errors import CancelledError
+
+MakeRun = Callable[..., JobRun]
+LIMIT = 5_000_000
+ADAPTED: Any = None
+
+
+def rows(run: JobRun) -> list[tuple[object, ...]]:
+    """All of the trials but when and by whom they were scored."""
+    return [
+        (
+            *(trial.number, trial.candidate, trial.accuracy, trial.num_images, trial.correct),
+            *(trial.predicted_peak_bytes, trial.lean_peak_bytes, trial.lean_plan, trial.macs),
+            *(trial.is_complete, trial.reused),
+        )
+        for trial in trials_of(run)
+    ]
+
+
+def trials_of(run: JobRun) -> list[Trial]:
+    return list_trials(run.database, run.job.id, with_correct=True)
+
+
+def logs(run: JobRun) -> list[str]:
+    events = list_events(run.database, run.job.id)
+    return [event.detail["message"] for event in events if event.kind is EventKind.LOG]
+
+
+def stop_after(run: JobRun, num_trials: int) -> Callable[[], bool]:
+    return lambda: len(list_trials(run.database, run.job.id)) >= num_trials
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, scoring: Scoring) -> list[float]:
+    """The time, in which each score takes ten seconds."""
+    now = [100.0]
+
+    def score(*arguments: Any, **named: Any) -> Any:
+        now[0] += 10.0
+        return scoring(*arguments, **named)
+
+    monkeypatch.setattr(search_stage, "score", score)
+    monkeypatch.setattr(search_stage.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_trials_hold_what_is_known_of_them(make_run: MakeRun, scoring: Scoring) -> None:
+    run = make_run(LIMIT, trials=10)
+    search(run, scoring.store, ADAPTED)
+    trials = trials_of(run)
+    assert [trial.number for trial in trials] == list(range(10))
+    for trial, scored in zip(trials, scoring.scored, strict=True):
+        candidate = Candidate.from_dict(trial.candidate)
+        assert candidate == scored
+        lean = Candidate.from_dict({**trial.candidate, "plan": trial.lean_plan})
+        for planned, peak_bytes in (
+            (candidate, trial.predicted_peak_bytes),
+            (lean, trial.lean_peak_bytes),
+        ):
+            assert price(run.space, planned, run.method, 2).total_bytes == peak_bytes <= LIMIT
+        assert lean.plan.optimizer_bits == 8
+        assert trial.macs == run.pricing.macs(_row(run, candidate))
+        assert unpacked(trial).mean() == trial.accuracy
+        assert len(unpacked(trial)) == trial.num_images
+        assert trial.is_complete is (trial.num_images == NUM_IMAGES)
+    told = [e.detail for e in list_events(run.database, run.job.id) if e.kind is EventKind.TRIAL]
+    assert [event["lean_peak_bytes"] for event in told] == [t.lean_peak_bytes for t in trials]
+    assert logs(run) == []
+
+
+def _row(run: JobRun, candidate: Candidate) -> Any:
+    values = run.space.encode(candidate)
+    return np.array([[v.index(values[name]) for name, v in run.space.choices().items()]])
+
+
+def test_the_most_accurate_wins_with_the_fastest_plan(make_run: MakeRun, scoring: Scoring) -> None:
+    run = make_run(LIMIT, trials=12)
+    chosen = search(run, scoring.store, ADAPTED)
+    complete = [trial for trial in trials_of(run) if trial.is_complete]
+    best = max(complete, key=lambda trial: (trial.accuracy, -trial.lean_peak_bytes))
+    candidate = Candidate.from_dict(best.candidate)
+    assert replace(chosen, plan=candidate.plan) == candidate
+    fit = fastest_fit(
+        candidate, lambda one: price(run.space, one, run.method, 2).total_bytes, LIMIT
+    )
+    assert fit == (chosen, best.predicted_peak_bytes)
+    front = list_front(run.database, run.job)
+    assert front[-1].number == best.number
+    found = certainty(run)
+    correct = np.stack([unpacked(trial) for trial in complete])
+    assert found == choice_certainty(correct, complete.index(best), run.options.seed)
+
+
+@pytest.mark.parametrize("num_trials", [3, 4, 9])
+def test_interrupted_it_goes_on_to_the_same_trials(
+    make_run: MakeRun,
+    scoring: Scoring,
+    database: Database,
+    settings: Settings,
+    claim: Callable[[], Claim],
+    num_trials: int,
+) -> None:
+    reference = make_run(LIMIT, trials=18)
+    chosen = search(reference, scoring.store, ADAPTED)
+    assert not all(trial.is_complete for trial in trials_of(reference))
+
+    first = make_run(LIMIT, trials=18)
+    first.should_stop = stop_after(first, num_trials)
+    with pytest.raises(CancelledError):
+        search(first, scoring.store, ADAPTED)
+    release_job(database, first.claim)
+    second = run_of(settings, database, claim(), first.job.id)
+    assert len(trials_of(second)) == num_trials
+    assert search(second, scoring.store, ADAPTED) == chosen
+    assert rows(second) == rows(reference)
+    num_scored = len(scoring.scored)
+    assert search(second, scoring.store, ADAPTED) == chosen
+    assert len(scoring.scored) == num_scored
+
+
+def test_time_ends_it_after_the_batch(
+    make_run: MakeRun, scoring: Scoring, clock: list[float]
+) -> None:
+    shares: list[float] = []
+    run = make_run(LIMIT, time_limit_seconds=50)
+    run.__dict__["progress"].report = lambda stage, done, total: shares.append(done / total)
+    assert run.options.trials == 10_000
+    search(run, scoring.store, ADAPTED)
+    trials = trials_of(run)
+    assert [trial.seconds for trial in trials] == [10.0] * 8
+    assert logs(run) == ["the search ends after 8 trials: its time, 50 s, is over"]
+    assert shares == sorted(shares)
+    assert 0.2 in shares
+    search(run, scoring.store, ADAPTED)
+    assert len(trials_of(run)) == 8
+    assert len(logs(run)) == 1
+
+
+def test_time_goes_on_where_it_was_after_an_interruption(
+    make_run: MakeRun,
+    scoring: Scoring,
+    clock: list[float],
+    database: Database,
+    settings: Settings,
+    claim: Callable[[], Claim],
+) -> None:
+    first = make_run(LIMIT, time_limit_seconds=50)
+    first.should_stop = stop_after(first, 6)
+    with pytest.raises(CancelledError):
+        search(first, scoring.store, ADAPTED)
+    release_job(database, first.claim)
+    clock[0] += 1000.0
+    second = run_of(settings, database, claim(), first.job.id)
+    search(second, scoring.store, ADAPTED)
+    assert len(trials_of(second)) == 8
+
+
+def test_patience_ends_it(make_run: MakeRun, scoring: Scoring) -> None:
+    scoring.share = lambda candidate: 1.0
+    run = make_run(LIMIT, trials=200, patience=6)
+    search(run, scoring.store, ADAPTED)
+    trials = trials_of(run)
+    assert 6 <= len(trials) < 200
+    assert len(trials) % 4 == 0
+    least = min(trials, key=lambda trial: (trial.lean_peak_bytes, trial.number))
+    assert least.number < len(trials) - 6
+    assert [trial.number for trial in list_front(run.database, run.job)] == [least.number]
+    (message,) = logs(run)
+    assert f"ends after {len(trials)} trials: none of the last 6 was better" in message
+
+
+def test_candidates_race_those_that_take_no_more(make_run: MakeRun, scoring: Scoring) -> None:
+    run = make_run(LIMIT, trials=12)
+    search(run, scoring.store, ADAPTED)
+    trials = trials_of(run)
+    assert any(scoring.rivals)
+    for trial, rivals in zip(trials, scoring.rivals, strict=True):
+        expected = [
+            packed(unpacked(other))
+            for other in trials[: trial.number]
+            if other.is_complete and other.lean_peak_bytes <= trial.lean_peak_bytes
+        ]
+        assert [packed(rival) for rival in rivals] == expected
+
+
+def test_without_a_race_every_image_is_looked_at(make_run: MakeRun, scoring: Scoring) -> None:
+    run = make_run(LIMIT, trials=8, race=False)
+    search(run, scoring.store, ADAPTED)
+    assert not any(scoring.rivals)
+    assert {trial.num_images for trial in trials_of(run)} == {NUM_IMAGES}
+
+
+def test_progress_is_told_after_each_trial(make_run: MakeRun, scoring: Scoring) -> None:
+    told: list[tuple[Stage, float]] = []
+    run = make_run(LIMIT, trials=5)
+    run.__dict__["progress"].report = lambda stage, done, total: told.append((stage, done / total))
+    search(run, scoring.store, ADAPTED)
+    assert {share for _, share in told} == {0.0, 0.2, 0.4, 0.6, 0.8, 1.0}
+    assert {stage for stage, _ in told} == {Stage.SEARCH}
