@@ -58,12 +58,12 @@ def test_a_finished_job_shows_what_came_out(page: Page, records: Records) -> Non
 def test_how_sure_gain_and_choice_are(page: Page, records: Records) -> None:
     page.goto(f"/#/jobs/{records.succeeded(trials=24, num_reused=4, is_gain_noise=True)}")
     expect(page.locator(".certainty")).to_have_text(
-        "Best of 24 scored; 6 others are within noise. Drawn anew, the validation images would "
-        "choose it again in 41% of all cases. 4 scores came from an earlier job."
+        "Best of 24 scored; 6 others are within noise. It is the best with a probability of 41%, "
+        "as far as the validation images tell. 4 scores came from an earlier job."
     )
     expect(page.locator(".banner")).to_contain_text("The gain over head-only training is within")
     page.goto(f"/#/jobs/{records.succeeded(trials=24)}")
-    expect(page.locator(".certainty")).to_contain_text("in 41% of all cases.")
+    expect(page.locator(".certainty")).to_contain_text("a probability of 41%")
     expect(page.locator(".certainty")).not_to_contain_text("earlier")
     expect(page.locator(".banner")).to_have_count(0)
 

@@ -173,10 +173,12 @@ def test_how_the_search_goes_can_be_said(page: Page, records: Records, database:
     page.get_by_label("Compute limit").fill("20M")
     page.get_by_label("Patience").fill("5")
     page.get_by_label("Give up hopeless candidates early").uncheck()
+    page.get_by_label("Use what earlier jobs have found").uncheck()
     start(page).click()
     expect(page.locator(".badge")).to_have_text("Queued")
     settings = only_job(database).settings
-    assert (settings["sampler"], settings["race"], settings["patience"]) == ("random", False, 5)
+    assert (settings["sampler"], settings["patience"]) == ("random", 5)
+    assert (settings["race"], settings["reuse"]) == (False, False)
     assert (settings["time_limit_seconds"], settings["mac_limit"]) == (600, 20_000_000)
     assert settings["trials"] == 10_000  # time alone ends it
     page.get_by_role("link", name="Duplicate").click()

@@ -70,6 +70,11 @@ export function AdvancedFields({ schemas, field, offer, errors }) {
         label="Give up hopeless candidates early"
         hint="A candidate that another of no more memory beats beyond doubt is not scored further."
       />
+      <${CheckField}
+        ...${field("reuse")}
+        label="Use what earlier jobs have found"
+        hint="Their adapted supernet and its scores, where images and settings are the same."
+      />
       <h3>Training</h3>
       <div class="grid">${TRAINING_NUMBERS.map(number)}</div>
     </details>

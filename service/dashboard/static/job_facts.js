@@ -56,6 +56,7 @@ function searchRows(settings) {
     ["Time limit", seconds ? formatSeconds(seconds) : "none"],
     ["Compute limit", macs ? `${formatMacs(macs)} multiply-accumulates` : "none"],
     ["Patience", `${formatCount(settings.patience, "trial")} without progress`],
+    ["Earlier jobs", settings.reuse ? "are used again" : "are not used"],
     ["Hopeless trials", settings.race ? "are given up early" : "are scored to the end"],
   ];
 }

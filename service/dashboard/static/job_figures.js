@@ -39,9 +39,9 @@ function Certainty({ result }) {
   const told = [];
   if (choice) {
     told.push(
-      `Best of ${trials + reused} scored; ${rivals(choice.num_rivals)} within noise. Drawn ` +
-        "anew, the validation images would choose it again in " +
-        `${formatShare(choice.probability_best)} of all cases.`,
+      `Best of ${trials + reused} scored; ${rivals(choice.num_rivals)} within noise. It is the ` +
+        `best with a probability of ${formatShare(choice.probability_best)}, as far as the ` +
+        "validation images tell.",
     );
   }
   if (reused) {
@@ -51,7 +51,7 @@ function Certainty({ result }) {
     ${
       gain?.is_within_noise &&
       html`<p class="banner">
-      The gain over head-only training is within noise: on so few test images it may be chance.
+      The gain over head-only training is within noise: there may be none.
     </p>`
     }
     ${told.length > 0 && html`<p class="hint certainty">${told.join(" ")}</p>`}

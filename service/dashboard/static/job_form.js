@@ -19,6 +19,7 @@ export function initialValues(schemas, job) {
     supernet: job?.supernet ?? request.supernet.default,
     horizontal_flip: from.horizontal_flip ?? settings.horizontal_flip.default,
     race: from.race ?? settings.race.default,
+    reuse: from.reuse ?? settings.reuse.default,
     sampler: from.sampler ?? settings.sampler.default,
     time_limit_seconds: durationText(from.time_limit_seconds),
     mac_limit: countText(from.mac_limit),
@@ -50,6 +51,7 @@ export function requestOf(values) {
   const settings = {
     horizontal_flip: values.horizontal_flip,
     race: values.race,
+    reuse: values.reuse,
     sampler: values.sampler,
     resolutions: values.resolutions
       .split(/[\s,;]+/)
@@ -144,6 +146,7 @@ export const FIELD_NAMES = {
   trials: "Trials",
   patience: "Patience",
   race: "Hopeless candidates",
+  reuse: "Earlier jobs",
   epochs: "Epochs",
   adapt_steps: "Adaptation steps",
   batch_size: "Batch size",

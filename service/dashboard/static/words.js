@@ -28,7 +28,6 @@ export const METHODS = {
 export const SAMPLERS = {
   predictor: "an accuracy predictor over many priced candidates",
   tpe: "tree-structured Parzen estimator",
-  nsga2: "evolution (NSGA-II)",
   gp: "Gaussian process",
   random: "at random",
 };
