@@ -207,6 +207,8 @@ class PredictorSampler(BaseSampler):
             means = np.append(means, predictor.means(self._features(children)))
         is_new = ~np.isin(pool.keys, scored.pool.keys)
         pool, means = pool.take(is_new), means[is_new]
+        if not len(pool):
+            return pool
         return pool.take(_promising(pool, means, stairs, _NUM_FINALISTS))
 
     def _believe(
