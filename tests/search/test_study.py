@@ -1,13 +1,16 @@
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from search.architecture import SupernetSpec
+from search.bulk_pricing import BulkPricing
+from search.encoding import Encoding
 from search.errors import SearchError, SpaceError
-from search.pricing import price
+from search.optuna_trials import Finished
 from search.space import SearchSpace
-from search.study import BATCH_SIZE, Study
+from search.study import Study
 from tinytl.errors import InfeasibleError
 from tinytl.plan import Plan
 from tinytl.planner import plans
@@ -45,8 +48,40 @@ def accuracy(candidate):
     return 1 / (1 + abs(weight(candidate) - 400) / 100 + abs(candidate.resolution - 64) / 64)
 
 
-def make_study(limit_bytes=2_000_000, seed=0, finished=()):
-    return Study(SPACE, cheap_price, limit_bytes=limit_bytes, seed=seed, finished=finished)
+class CheapPricing:
+    """cheap_price as a search asks for prices; the lean plan is the leanest of all."""
+
+    encoding = Encoding(SPACE)
+
+    def price_bytes(self, candidate):
+        return cheap_price(candidate)
+
+    def lean(self, candidate, limit_bytes):
+        lean = replace(candidate, plan=LEAN_PLAN)
+        return lean, cheap_price(lean)
+
+    def lean_peak_bytes(self, rows, limit_bytes):
+        return 1_000_000 + self._weights(rows) * (1000 + 10 * 24)
+
+    def macs(self, rows):
+        return self._weights(rows) ** 2
+
+    def _weights(self, rows):
+        """weight of many."""
+        rows = self.encoding.canonical(rows)
+        factors = {"kernel": 1, "expand": 2, "depth": 10, "resolution": 1, "lite": 0}
+        found = np.zeros(len(rows), dtype=np.int64)
+        for column, (name, values) in enumerate(self.encoding.choices.items()):
+            factor = factors[name.partition("_")[0]]
+            if factor:
+                found += factor * np.array(values)[rows[:, column]]
+        return found
+
+
+def make_study(limit_bytes=2_000_000, seed=0, finished=(), **options):
+    return Study(
+        SPACE, CheapPricing(), limit_bytes=limit_bytes, seed=seed, finished=finished, **options
+    )
 
 
 def run(study, num_trials):
@@ -55,49 +90,68 @@ def run(study, num_trials):
     while study.num_finished < num_trials:
         asked = study.ask(num_trials - study.num_finished)
         assert asked
-        for number, candidate, peak_bytes in asked:
-            trials.append((number, candidate, peak_bytes))
-            study.tell(number, accuracy(candidate))
+        for proposal in asked:
+            trials.append(proposal)
+            study.tell(proposal.number, accuracy(proposal.candidate))
     return trials
 
 
-def test_proposals_fit_with_the_fastest_plan_and_differ():
+def as_finished(proposals):
+    return [
+        Finished(number=p.number, candidate=p.candidate, accuracy=accuracy(p.candidate))
+        for p in proposals
+    ]
+
+
+def test_the_cheap_pricing_is_one():
+    pricing = CheapPricing()
+    rng = random.Random(0)
+    candidates = [SPACE.sample(rng) for _ in range(20)]
+    rows = Encoding(SPACE).rows(candidates)
+    assert pricing.lean_peak_bytes(rows, 1).tolist() == [
+        pricing.lean(candidate, 1)[1] for candidate in candidates
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["predictor", "tpe", "random"])
+def test_proposals_fit_with_the_fastest_plan_and_differ(sampler):
     limit = 2_000_000
-    trials = run(make_study(limit), 24)
-    assert [number for number, _, _ in trials] == list(range(24))
-    for _, candidate, peak_bytes in trials:
-        SPACE.check(candidate)
-        assert peak_bytes == cheap_price(candidate) <= limit
-        for faster in plans(8)[: plans(8).index(candidate.plan)]:
-            assert cheap_price(replace(candidate, plan=faster)) > limit
-    assert len({(c.subnet, c.resolution) for _, c, _ in trials}) == 24
+    trials = run(make_study(limit, sampler=sampler), 24)
+    assert [trial.number for trial in trials] == list(range(24))
+    for trial in trials:
+        SPACE.check(trial.candidate)
+        assert trial.peak_bytes == cheap_price(trial.candidate) <= limit
+        lean = replace(trial.candidate, plan=trial.lean_plan)
+        assert trial.lean_peak_bytes == cheap_price(lean) <= trial.peak_bytes
+        assert trial.macs == weight(trial.candidate) ** 2
+        for faster in plans(8)[: plans(8).index(trial.candidate.plan)]:
+            assert cheap_price(replace(trial.candidate, plan=faster)) > limit
+    assert len({(t.candidate.subnet, t.candidate.resolution) for t in trials}) == 24
 
 
 def test_anchors_come_first():
     trials = run(make_study(10**9), 4)
-    for (_, candidate, _), resolution in zip(trials, (80, 64, 48), strict=False):
-        assert candidate.subnet == SPACE.supernet.largest
-        assert candidate.resolution == resolution
-        assert candidate.plan == Plan.whole(8)
-    _, candidate, _ = run(make_study(1_500_000), 1)[0]
+    for trial, resolution in zip(trials, (80, 64, 48), strict=False):
+        assert trial.candidate.subnet == SPACE.supernet.largest
+        assert trial.candidate.resolution == resolution
+        assert trial.candidate.plan == Plan.whole(8)
+    candidate = run(make_study(1_500_000), 1)[0].candidate
     uniform = {candidate.subnet.kernel_sizes[0], candidate.subnet.kernel_sizes[-1]}
     assert len(uniform) == 1
     assert candidate.resolution == 80
 
 
-def test_tight_limit_still_gives_varied_candidates_close_to_it():
+@pytest.mark.parametrize("sampler", ["predictor", "tpe"])
+def test_tight_limit_still_gives_varied_candidates(sampler):
     limit = cheap_price(SMALLEST) + 40_000
-    trials = run(make_study(limit), 16)
-    assert len({candidate for _, candidate, _ in trials}) == 16
-    assert all(peak_bytes <= limit for _, _, peak_bytes in trials)
-    shrunk = [peak_bytes for number, _, peak_bytes in trials if number >= BATCH_SIZE]
-    assert min(shrunk) > limit - 45_000
-    assert sum(shrunk) / len(shrunk) > limit - 15_000
+    trials = run(make_study(limit, sampler=sampler), 16)
+    assert len({trial.candidate for trial in trials}) == 16
+    assert all(trial.peak_bytes <= limit for trial in trials)
 
 
 def test_only_the_smallest_fits():
     trials = run(make_study(cheap_price(SMALLEST)), 6)
-    assert {candidate for _, candidate, _ in trials} == {SMALLEST}
+    assert {trial.candidate for trial in trials} == {SMALLEST}
 
 
 def test_infeasible():
@@ -107,26 +161,38 @@ def test_infeasible():
     assert raised.value.smallest_feasible_bytes == smallest_bytes
 
 
-def test_same_seed_same_trials():
-    first = run(make_study(seed=5), 20)
-    assert first == run(make_study(seed=5), 20)
-    assert first != run(make_study(seed=6), 20)
+def test_limit_of_multiply_accumulates():
+    least = weight(SMALLEST) ** 2
+    limit = int(1.5 * least)
+    trials = run(make_study(10**9, mac_limit=limit), 16)
+    assert all(trial.macs <= limit for trial in trials)
+    assert max(trial.macs for trial in trials) > 0.9 * limit
+    with pytest.raises(InfeasibleError, match=f"{least} and"):
+        make_study(10**9, mac_limit=least - 1)
 
 
+@pytest.mark.parametrize("sampler", ["predictor", "tpe", "random"])
+def test_same_seed_same_trials(sampler):
+    first = run(make_study(seed=5, sampler=sampler), 20)
+    assert first == run(make_study(seed=5, sampler=sampler), 20)
+    assert first != run(make_study(seed=6, sampler=sampler), 20)
+
+
+@pytest.mark.parametrize("sampler", ["predictor", "tpe"])
 @pytest.mark.parametrize("num_finished", range(1, 20, 3))
-def test_rebuilt_study_goes_on_as_the_undisturbed_one(num_finished):
-    whole = run(make_study(), 20)
-    finished = [(n, c, accuracy(c)) for n, c, _ in whole[:num_finished]]
+def test_rebuilt_study_goes_on_as_the_undisturbed_one(num_finished, sampler):
+    whole = run(make_study(sampler=sampler), 20)
+    finished = as_finished(whole[:num_finished])
     random.Random(num_finished).shuffle(finished)
-    study = make_study(finished=finished)
+    study = make_study(finished=finished, sampler=sampler)
     assert run(study, 20) == whole[num_finished:]
-    assert study.best() == max((c for _, c, _ in whole), key=accuracy)
+    assert accuracy(study.best().candidate) == max(accuracy(t.candidate) for t in whole)
 
 
 def test_rebuilt_with_a_gap_in_the_batch():
     whole = run(make_study(), 16)
-    finished = [(n, c, accuracy(c)) for n, c, _ in whole if n not in {9, 10}][:10]
-    study = make_study(finished=finished)
+    kept = [trial for trial in whole[:12] if trial.number not in {9, 10}]
+    study = make_study(finished=as_finished(kept))
     assert study.ask(8) == [whole[9], whole[10]]
 
 
@@ -138,27 +204,80 @@ def test_order_of_telling_does_not_matter():
         asked = study.ask(3) + study.ask(3)
         assert study.ask(3) == []
         trials += asked
-        for number, candidate, _ in reversed(asked):
-            study.tell(number, accuracy(candidate))
+        for trial in reversed(asked):
+            study.tell(trial.number, accuracy(trial.candidate))
     assert trials == whole
 
 
 def test_failed_trials_are_passed_over():
     study = make_study()
     asked = study.ask(4)
-    for number, _, _ in asked:
-        study.tell(number, 0.5 if number == 2 else None)
+    for trial in asked:
+        study.tell(trial.number, 0.5 if trial.number == 2 else None)
     assert study.num_finished == 4
-    assert study.best() == asked[2][1]
-    assert len(study.ask(4)) == 4
+    assert study.best().candidate == asked[2].candidate
+    assert len(run(study, 20)) == 16
 
 
-def test_learns_from_accuracies():
+def test_one_given_up_is_learnt_from_and_never_chosen():
+    study = make_study(num_images=400)
+    asked = study.ask(4)
+    for trial in asked:
+        study.tell(trial.number, 0.5)
+    first = study.ask(1)[0]
+    study.tell(first.number, 0.9, num_images=64, is_complete=False)
+    assert study.best().candidate in [trial.candidate for trial in asked]
+    assert len(run(study, 20)) == 15
+
+
+@pytest.mark.parametrize("sampler", ["predictor", "tpe"])
+def test_learns_from_accuracies(sampler):
     rng = random.Random(0)
     typical = sum(accuracy(SPACE.sample(rng)) for _ in range(300)) / 300
-    trials = run(make_study(limit_bytes=10**9), 40)
-    late = sum(accuracy(candidate) for _, candidate, _ in trials[24:]) / 16
+    trials = run(make_study(limit_bytes=10**9, sampler=sampler), 40)
+    late = sum(accuracy(trial.candidate) for trial in trials[24:]) / 16
     assert late > typical * 1.05
+
+
+def test_front():
+    study = make_study(10**9)
+    trials = {trial.number: trial for trial in run(study, 24)}
+    front = study.front()
+    assert study.best() == front[-1]
+    peaks = [trials[point.number].lean_peak_bytes for point in front]
+    accuracies = [point.accuracy for point in front]
+    assert peaks == sorted(set(peaks))
+    assert accuracies == sorted(set(accuracies))
+    for trial in trials.values():
+        assert any(
+            peak <= trial.lean_peak_bytes and found >= accuracy(trial.candidate)
+            for peak, found in zip(peaks, accuracies, strict=True)
+        )
+
+
+def test_trials_of_a_larger_limit_are_learnt_from_and_not_chosen():
+    whole = run(make_study(10**9), 24)
+    study = make_study(1_450_000, finished=as_finished(whole))
+    for trial in run(study, 32):
+        assert trial.peak_bytes <= 1_450_000
+    pricing = CheapPricing()
+    for point in study.front():
+        assert pricing.lean(point.candidate, 0)[1] <= 1_450_000
+
+
+def test_stands_still():
+    study = make_study()
+    run(study, 8)
+    assert not study.stands_still(8)
+    found = study.best().candidate
+    for _ in range(3):
+        for trial in study.ask(4):
+            study.tell(trial.number, 0.0)
+    assert study.best().candidate == found
+    assert study.stands_still(12)
+    assert not study.stands_still(16)
+    study.tell(study.ask(1)[0].number, 1.0)
+    assert not study.stands_still(12)
 
 
 def test_misuse():
@@ -167,25 +286,23 @@ def test_misuse():
         study.best()
     with pytest.raises(SearchError, match="never asked"):
         study.tell(0, 0.5)
-    number, candidate, _ = study.ask(1)[0]
+    trial = study.ask(1)[0]
     with pytest.raises(SearchError, match=r"1\.5"):
-        study.tell(number, 1.5)
-    study.tell(number, 0.5)
+        study.tell(trial.number, 1.5)
+    study.tell(trial.number, 0.5)
     with pytest.raises(SearchError, match="told twice"):
-        study.tell(number, 0.5)
+        study.tell(trial.number, 0.5)
     other = SearchSpace(supernet=SPACE.supernet, resolutions=(50,))
     with pytest.raises(SpaceError, match="50"):
-        make_study(finished=[(0, other.smallest(), 0.1)])
+        make_study(finished=[Finished(number=0, candidate=other.smallest(), accuracy=0.1)])
+    twice = as_finished([trial, trial])
     with pytest.raises(SearchError, match="told twice"):
-        make_study(finished=[(0, candidate, 0.1), (0, candidate, 0.2)])
+        make_study(finished=twice)
 
 
-def test_with_the_real_price():
-    def real_price(candidate):
-        return price(SPACE, candidate, Method.LITE_RESIDUAL_BIAS, 10).total_bytes
-
-    study = Study(SPACE, real_price, limit_bytes=5_000_000, seed=0)
-    for _ in range(3):
-        for number, candidate, peak_bytes in study.ask(4):
-            assert peak_bytes == real_price(candidate) <= 5_000_000
-            study.tell(number, accuracy(candidate))
+@pytest.mark.parametrize("sampler", ["predictor", "gp"])
+def test_with_the_real_price(sampler):
+    pricing = BulkPricing(SPACE, Method.LITE_RESIDUAL_BIAS, 10)
+    study = Study(SPACE, pricing, limit_bytes=5_000_000, seed=0, sampler=sampler)
+    for trial in run(study, 12 if sampler == "predictor" else 9):
+        assert trial.peak_bytes == pricing.price_bytes(trial.candidate) <= 5_000_000

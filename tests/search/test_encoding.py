@@ -1,0 +1,41 @@
+import random
+
+import numpy as np
+import pytest
+
+from search.architecture import SupernetSpec
+from search.encoding import Encoding
+from search.space import SearchSpace
+
+SPACES = [
+    SearchSpace(supernet=SupernetSpec.parse(name), resolutions=(48, 64))
+    for name in ("ofa_proxyless_d234_e346_k357_w0.35", "ofa_mbv3_d123_e34_k35_w1.0")
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.supernet.family)
+def test_rows_are_candidates(space):
+    encoding = Encoding(space)
+    rng = random.Random(0)
+    candidates = [space.sample(rng) for _ in range(50)]
+    rows = encoding.rows(candidates)
+    assert rows.shape == (50, len(space.choices()))
+    assert (rows < encoding.sizes).all()
+    assert [encoding.candidate(row) for row in rows] == candidates
+    assert (encoding.canonical(rows) == rows).all()
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.supernet.family)
+def test_canonical_is_the_supernets(space):
+    encoding = Encoding(space)
+    rows = np.random.default_rng(0).integers(encoding.sizes, size=(100, len(encoding.sizes)))
+    before = rows.copy()
+    canonical = encoding.canonical(rows)
+    assert (rows == before).all()
+    assert (canonical != rows).any()
+    assert (canonical == encoding.rows([encoding.candidate(row) for row in rows])).all()
+
+
+def test_no_candidates():
+    encoding = Encoding(SPACES[0])
+    assert encoding.rows([]).shape == (0, len(encoding.names))
