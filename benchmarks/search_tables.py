@@ -1,0 +1,182 @@
+"""Tables of accuracies to search in: every candidate of a small space, scored on one dataset.
+
+    python -m benchmarks.search_tables DATA.zip [DATA.zip ...] [--folder DIR]
+
+The bundled supernet is adapted to the dataset, as a job adapts it, at all resolutions of the
+space. Then every candidate is scored as a job scores it: on the validation images, with the
+shared weights as they would be delivered. The space is the depth of each stage, one kernel size
+and one expand ratio for all blocks, and the resolution: 4,374 candidates.
+
+A table is a small JSON file that holds how many images each candidate got right, in the order of
+itertools.product over the choices, and what it was made of; no image is in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tinytl.threads import torch_environment
+
+os.environ.update(torch_environment())  # read when torch is first imported
+
+from benchmarks.machine import describe_machine
+from benchmarks.runs import content_digest, ingest_dataset
+from search.adapt import AdaptSettings, adapt
+from search.adapted import AdaptedSupernet
+from search.architecture import NUM_ELASTIC_STAGES, Subnet, SupernetSpec
+from search.registry import DEFAULT_SUPERNET, locate
+from search.space import Candidate, SearchSpace
+from search.supernet import load_supernet
+from service.settings import Settings
+from tinytl.data import ImageStore
+from tinytl.network import build_network
+from tinytl.train import evaluate
+
+FOLDER = Path(__file__).parent / "landscapes"
+RESOLUTIONS = (48, 64)
+_EVALUATION_BATCH = 64
+_NUM_MEASURED = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """correct: images of num_images that each candidate of table_choices got right.
+
+    score_seconds: processor time of scoring one candidate, in one thread.
+    """
+
+    dataset: str
+    dataset_digest: str
+    num_classes: int
+    num_images: int
+    supernet: str
+    supernet_digest: str
+    adaptation: dict[str, Any]
+    choices: dict[str, list[int]]
+    score_seconds: float
+    machine: dict[str, Any]
+    correct: list[int]
+
+    @staticmethod
+    def read(path: Path) -> Table:
+        return Table(**json.loads(path.read_text()))
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), separators=(",", ":")) + "\n")
+
+
+def table_choices(spec: SupernetSpec) -> dict[str, tuple[int, ...]]:
+    """What a table's candidates differ in, each choice with its values."""
+    return {
+        **{f"depth_{i}": spec.depths for i in range(NUM_ELASTIC_STAGES)},
+        "kernel_size": spec.kernel_sizes,
+        "expand_ratio": spec.expand_ratios,
+        "resolution": RESOLUTIONS,
+    }
+
+
+def table_candidate(space: SearchSpace, values: tuple[int, ...]) -> Candidate:
+    """The candidate with these values of table_choices."""
+    *depths, kernel_size, expand_ratio, resolution = values
+    num_blocks = space.supernet.num_dynamic_blocks
+    subnet = Subnet(
+        kernel_sizes=(kernel_size,) * num_blocks,
+        expand_ratios=(expand_ratio,) * num_blocks,
+        depths=tuple(depths),
+    )
+    return space.candidate(subnet, resolution)
+
+
+def make_table(dataset: Path) -> Table:
+    """Adapt the bundled supernet to a zip or folder, and score every candidate."""
+    with _adapted_to(dataset) as (adapted, store):
+        space = SearchSpace(supernet=adapted.spec, resolutions=RESOLUTIONS)
+        choices = table_choices(adapted.spec)
+        rows = list(itertools.product(*choices.values()))
+        correct = []
+        started = time.process_time()
+        for number, values in enumerate(rows):
+            if number % 500 == 0:
+                print(f"{dataset.stem}: {number} of {len(rows)}", file=sys.stderr, flush=True)
+            correct.append(_count_correct(adapted, table_candidate(space, values), store))
+        seconds = time.process_time() - started
+        return Table(
+            dataset=dataset.stem,
+            dataset_digest=content_digest(dataset),
+            num_classes=adapted.num_classes,
+            num_images=len(store.split("val")),
+            supernet=DEFAULT_SUPERNET,
+            supernet_digest=content_digest(locate(DEFAULT_SUPERNET, _cache_dir()).path),
+            adaptation=asdict(AdaptSettings()),
+            choices={name: list(values) for name, values in choices.items()},
+            score_seconds=round(seconds / len(rows), 4),
+            machine=describe_machine(),
+            correct=correct,
+        )
+
+
+def measure_score_seconds(dataset: Path) -> float:
+    """Processor time of scoring a candidate, the mean of 50, in one thread."""
+    with _adapted_to(dataset) as (adapted, store):
+        space = SearchSpace(supernet=adapted.spec, resolutions=RESOLUTIONS)
+        rows = list(itertools.product(*table_choices(adapted.spec).values()))
+        chosen = random.Random(0).sample(rows, _NUM_MEASURED)
+        started = time.process_time()
+        for values in chosen:
+            _count_correct(adapted, table_candidate(space, values), store)
+        return (time.process_time() - started) / _NUM_MEASURED
+
+
+@contextmanager
+def _adapted_to(dataset: Path) -> Iterator[tuple[AdaptedSupernet, ImageStore]]:
+    """The bundled supernet, adapted as a job would; the images are gone afterwards."""
+    with tempfile.TemporaryDirectory() as directory:
+        store = ImageStore.open(ingest_dataset(dataset, RESOLUTIONS[-1], Path(directory)))
+        supernet = load_supernet(DEFAULT_SUPERNET, _cache_dir())
+        yield adapt(supernet, store, RESOLUTIONS, AdaptSettings()), store
+
+
+def _cache_dir() -> Path:
+    return Settings().supernet_cache_dir.expanduser()
+
+
+def _count_correct(adapted: AdaptedSupernet, candidate: Candidate, store: ImageStore) -> int:
+    """As search.score does it."""
+    config, weights = adapted.subnet_weights(candidate, store)
+    split = store.split("val")
+    accuracy = evaluate(
+        build_network(config, adapted.method, weights),
+        split,
+        resolution=candidate.resolution,
+        batch_size=_EVALUATION_BATCH,
+    )
+    return round(accuracy * len(split))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("datasets", nargs="+", type=Path, help="zips or folders of class folders")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where tables are written")
+    arguments = parser.parse_args()
+    for dataset in arguments.datasets:
+        table = make_table(dataset)
+        path = arguments.folder / f"{table.dataset}.json"
+        table.write(path)
+        shares = [count / table.num_images for count in table.correct]
+        print(f"{path}: {min(shares):.3f} to {max(shares):.3f}, {table.score_seconds:.3f} s each")
+
+
+if __name__ == "__main__":
+    main()
