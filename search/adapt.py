@@ -44,7 +44,7 @@ class AdaptSettings:
 
     method: Method = Method.LITE_RESIDUAL_BIAS
     lite_residual_sizes: tuple[LiteResidualSize, ...] = SIZES
-    steps: int = 200
+    steps: int = 400
     batch_size: int = 32
     learning_rate: float = 1e-2
     label_smoothing: float = 0.1

@@ -161,6 +161,16 @@ class SupernetSpec:
             )
         )
 
+    @property
+    def uniform_subnets(self) -> list[Subnet]:
+        """The subnet of each kernel size, expand ratio and depth that is the same everywhere."""
+        return [
+            self.uniform(kernel_size, expand_ratio, depth)
+            for kernel_size in self.kernel_sizes
+            for expand_ratio in self.expand_ratios
+            for depth in self.depths
+        ]
+
     def check(self, subnet: Subnet) -> None:
         """Raise SpaceError, quoting the value, where the subnet is not one of this supernet."""
         if self._is_plainly_right(subnet):

@@ -7,10 +7,12 @@ have finished proposes what the undisturbed one would have.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.encoding import Encoding
 from search.errors import SearchError
@@ -98,6 +100,11 @@ class Study:
         """Trials told, failed ones too."""
         return len(self._finished)
 
+    @property
+    def finished(self) -> list[Finished]:
+        """Trials told, by number."""
+        return [self._finished[number] for number in sorted(self._finished)]
+
     def ask(self, count: int) -> list[Proposal]:
         """At most count trials to run next.
 
@@ -149,6 +156,18 @@ class Study:
             raise SearchError("no trial within the limits has an accuracy yet")
         return front[-1]
 
+    def steadiest(self) -> Finished:
+        scored = [trial for trial in self.finished if trial.accuracy is not None]
+        means = self._sampler.smoothed(scored)
+        within = {trial.number for trial in self._within(scored)}
+        return max(
+            (
+                (mean, -trial.number, trial)
+                for mean, trial in zip(means, scored, strict=True)
+                if trial.number in within
+            )
+        )[-1]
+
     def stands_still(self, patience: int) -> bool:
         """Whether the latest so many trials have changed nothing about the front."""
         numbers = sorted(self._finished)
@@ -158,20 +177,27 @@ class Study:
         return self._front_of(earlier) == self.front()
 
     def _front_of(self, trials: Iterable[Finished]) -> list[Finished]:
+        within = self._within(trials)
+        peak_bytes = self._lean_peak_bytes(within)
+        accuracies = np.array([trial.accuracy for trial in within], dtype=float)
+        return [within[index] for index in front_of(peak_bytes, accuracies)]
+
+    def _within(self, trials: Iterable[Finished]) -> list[Finished]:
+        """Those scored to the end and within the limits, by number."""
         complete = [
             trial
             for trial in sorted(trials, key=lambda trial: trial.number)
             if trial.is_complete and trial.accuracy is not None
         ]
-        rows = self._encoding.rows([trial.candidate for trial in complete])
-        peak_bytes = self._pricing.lean_peak_bytes(rows, self.limit_bytes)
-        macs = self._pricing.macs(rows)
-        within = peak_bytes <= self.limit_bytes
+        fits = self._lean_peak_bytes(complete) <= self.limit_bytes
         if self.mac_limit is not None:
-            within &= macs <= self.mac_limit
-        kept = np.flatnonzero(within)
-        accuracies = np.array([complete[index].accuracy for index in kept], dtype=float)
-        return [complete[kept[index]] for index in front_of(peak_bytes[kept], accuracies)]
+            rows = self._encoding.rows([trial.candidate for trial in complete])
+            fits &= self._pricing.macs(rows) <= self.mac_limit
+        return [trial for trial, it_fits in zip(complete, fits, strict=True) if it_fits]
+
+    def _lean_peak_bytes(self, trials: Sequence[Finished]) -> NDArray[np.int64]:
+        rows = self._encoding.rows([trial.candidate for trial in trials])
+        return self._pricing.lean_peak_bytes(rows, self.limit_bytes)
 
     def _check_new(self, number: int) -> None:
         if number < 0 or number in self._finished:
@@ -210,25 +236,23 @@ class Study:
         )
 
     def _anchors(self) -> list[Candidate]:
-        """The largest uniform subnet within the limits at each resolution, from the largest on."""
+        """The largest uniform subnet within the limits at each resolution, from the largest on:
+        that of most multiply-accumulates, with lite residual modules of whatever size."""
         spec = self.space.supernet
-        uniform = sorted(
-            (
-                (depth * expand_ratio, kernel_size, spec.uniform(kernel_size, expand_ratio, depth))
+        anchors: list[Candidate] = []
+        for resolution in reversed(self.space.resolutions):
+            candidates = [
+                self.space.candidate(
+                    spec.uniform(kernel_size, expand_ratio, depth), resolution, size
+                )
                 for depth in spec.depths
                 for expand_ratio in spec.expand_ratios
                 for kernel_size in spec.kernel_sizes
-            ),
-            key=lambda entry: entry[:2],
-            reverse=True,
-        )
-        anchors = []
-        for resolution in reversed(self.space.resolutions):
-            for _, _, subnet in uniform:
-                fit = self._fit(self.space.candidate(subnet, resolution))
-                if fit is not None:
-                    anchors.append(fit)
-                    break
+                for size in self.space.lite_residual_sizes
+            ]
+            macs = self._pricing.macs(self._encoding.rows(candidates))
+            fits = (self._fit(candidates[index]) for index in np.argsort(-macs, kind="stable"))
+            anchors += islice(filter(None, fits), 1)
         return anchors[:BATCH_SIZE]
 
     def _sample(self, number: int, known: set[Candidate]) -> Candidate:

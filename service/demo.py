@@ -32,9 +32,9 @@ from tinytl.units import format_bytes
 OUTPUT = Path("demo-out")
 MEMORY_LIMIT = "6MB"
 SETTINGS = {
-    "trials": 8,
+    "trials": 16,
     "epochs": 4,
-    "adapt_steps": 100,
+    "adapt_steps": 200,
     "seed": 0,
     "resolutions": [32, 40, 48],
     "horizontal_flip": False,  # a mirrored digit is another sign

@@ -27,7 +27,7 @@ from service.record.models import (
 from service.results import CheckpointView, JobResult
 from tinytl.trainable import Method
 
-DEFAULT_TRIALS = 24
+DEFAULT_TRIALS = 48
 MOST_TRIALS = 10_000
 
 
@@ -69,7 +69,7 @@ class JobSettings(BaseModel):
     with its scores, which the search then begins with."""
     epochs: int = Field(default=10, ge=1, le=1_000)
     """Of the final training, on the device's terms."""
-    adapt_steps: int = Field(default=200, ge=1, le=1_000_000)
+    adapt_steps: int = Field(default=400, ge=1, le=1_000_000)
     """Of the supernet's adaptation to the dataset, before the search."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     batch_size: int = Field(default=8, ge=1, le=1_024)

@@ -29,7 +29,7 @@ def add_job_options(command: argparse.ArgumentParser, *, supernet_help: str) -> 
     command.add_argument("--method", help="what is trained (lite_residual+bias)")
     _add_search_options(command)
     command.add_argument("--epochs", type=int, help="of the final training (10)")
-    command.add_argument("--adapt-steps", type=int, help="of the supernet's adaptation (200)")
+    command.add_argument("--adapt-steps", type=int, help="of the supernet's adaptation (400)")
     command.add_argument("--seed", type=int, help="the same seed gives the same result (0)")
     command.add_argument("--batch-size", type=int, help="images per update (8)")
     command.add_argument(
@@ -55,7 +55,7 @@ def add_job_options(command: argparse.ArgumentParser, *, supernet_help: str) -> 
 
 
 def _add_search_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--trials", type=int, help="candidates to score (24)")
+    command.add_argument("--trials", type=int, help="candidates to score (48)")
     command.add_argument(
         "--time-limit",
         dest="time_limit_seconds",

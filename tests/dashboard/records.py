@@ -95,22 +95,42 @@ class Records:
     def progress(self, claim: Claim, stage: str, share: float) -> None:
         set_progress(self.database, claim, stage=stage, progress=share, seconds_left=125.0)
 
-    def add_trials(self, claim: Claim, count: int) -> list[Candidate]:
-        """Random candidates with their true prices; accuracies rise."""
+    def add_trials(
+        self,
+        claim: Claim,
+        count: int,
+        *,
+        num_reused: int = 0,
+        num_given_up: int = 0,
+        is_old: bool = False,
+    ) -> list[Candidate]:
+        """Random candidates within the limit, with their true prices; accuracies rise. The first
+        ones are an earlier job's, the next ones given up. is_old: as a version without fronts
+        had them."""
         job = get_job(self.database, claim.job_id)
         settings = JobSettings.model_validate(job.settings)
         space = search_space(job.supernet, settings, Method(job.method))
         generator = random.Random(0)
-        candidates = [space.sample(generator) for _ in range(count)]
-        for number, candidate in enumerate(candidates):
+        candidates: list[Candidate] = []
+        while len(candidates) < count:
+            candidate = space.sample(generator)
             peak_bytes = price(space, candidate, Method(job.method), 2).total_bytes
+            if peak_bytes > job.memory_limit_bytes:
+                continue
+            number = len(candidates)
+            candidates.append(candidate)
+            is_given_up = num_reused <= number < num_reused + num_given_up
             trial = Trial(
                 job_id=job.id,
                 number=number,
                 candidate=candidate.to_dict(),
                 predicted_peak_bytes=peak_bytes,
                 lean_peak_bytes=peak_bytes,
+                macs=None if is_old else 1_000_000 * (number + 2),
                 accuracy=0.5 + 0.4 * number / count,
+                num_images=None if is_old else 25 if is_given_up else 100,
+                is_complete=not is_given_up,
+                reused=number < num_reused,
                 seconds=1.0,
                 attempt=claim.attempt,
                 finished_at=now(),
@@ -134,9 +154,30 @@ class Records:
     def log(self, claim: Claim, message: str) -> None:
         add_log(self.database, claim, message)
 
-    def succeeded(self, name: str = "a job", *, trials: int = 24) -> str:
+    def succeeded(
+        self,
+        name: str = "a job",
+        *,
+        trials: int = 24,
+        num_reused: int = 0,
+        num_given_up: int = 0,
+        is_gain_noise: bool = False,
+        is_old: bool = False,
+    ) -> str:
         claim = self.running(name)
-        candidate = self.add_trials(claim, trials)[-1]
+        candidate = self.add_trials(
+            claim, trials, num_reused=num_reused, num_given_up=num_given_up, is_old=is_old
+        )[-1]
+        new = {
+            "macs": 12_300_000,
+            "gain": {
+                "points": 0.212,
+                "standard_error": 0.034,
+                "is_within_noise": is_gain_noise,
+            },
+            "choice": {"standard_error": 0.03, "probability_best": 0.41, "num_rivals": 6},
+            "reused_trials": num_reused,
+        }
         self.progress(claim, "train", 0.6)
         self.add_epochs(claim, "tinytl", 3)
         self.add_epochs(claim, "head_only", 3)
@@ -156,7 +197,7 @@ class Records:
                 "validation_accuracy": 0.9,
                 "test_accuracy": 0.912,
                 "head_only_test_accuracy": 0.7,
-                "trials": trials,
+                "trials": trials - num_reused,
                 "memory": {
                     "breakdown_bytes": {
                         "frozen_weights": 500_000,
@@ -171,6 +212,7 @@ class Records:
                     },
                     "storage_peak_bytes": 4_800_000,
                 },
+                **({} if is_old else new),
             },
         )
         return claim.job_id

@@ -37,13 +37,19 @@ def test_every_view(
         fits(page)
 
     check("/", "No jobs yet")
-    done = records.succeeded("a job with a rather long name_without_any_place_to_break_it" * 2)
+    done = records.succeeded(
+        "a job with a rather long name_without_any_place_to_break_it" * 2,
+        num_reused=3,
+        num_given_up=3,
+        is_gain_noise=True,
+    )
     failed = records.failed()
     paused = records.paused()
     running = records.running(trials=3, stage="train")
     records.add_epochs(running, "tinytl", 2)
     check("/#/jobs", "Running")
     check(f"/#/jobs/{done}", "The chosen network")
+    expect(page.get_by_text("What less memory would cost")).to_be_visible()
     for summary in page.get_by_text("As a table").all():
         summary.click()
     no_violations(page)

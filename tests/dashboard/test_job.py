@@ -39,9 +39,10 @@ def test_a_finished_job_shows_what_came_out(page: Page, records: Records) -> Non
     figures = page.locator(".figures")
     for text in (
         "91.2%",
-        "+21.2\u00a0points",
+        "+21.2 ± 3.4 points",
         "4.90\u00a0MB",
-        "81.7% of the limit of 6.0\u00a0MB",
+        "81.7% of the limit of 6.0\u00a0MB; 5.00\u00a0MB predicted",
+        "12.3\u00a0M",
     ):
         expect(figures).to_contain_text(text)
     expect(page.locator(".steps .done")).to_have_count(5)
@@ -52,6 +53,19 @@ def test_a_finished_job_shows_what_came_out(page: Page, records: Records) -> Non
     expect(charts.first).to_have_attribute("aria-label", re.compile("24 trials.*6.0\u00a0MB"))
     expect(button(page, "Download 6\u00a0B")).to_be_visible()
     expect(page).to_have_title("done · tinyfit")
+
+
+def test_how_sure_gain_and_choice_are(page: Page, records: Records) -> None:
+    page.goto(f"/#/jobs/{records.succeeded(trials=24, num_reused=4, is_gain_noise=True)}")
+    expect(page.locator(".certainty")).to_have_text(
+        "Best of 24 scored; 6 others are within noise. It is the best with a probability of 41%, "
+        "as far as the validation images tell. 4 scores came from an earlier job."
+    )
+    expect(page.locator(".banner")).to_contain_text("The gain over head-only training is within")
+    page.goto(f"/#/jobs/{records.succeeded(trials=24)}")
+    expect(page.locator(".certainty")).to_contain_text("a probability of 41%")
+    expect(page.locator(".certainty")).not_to_contain_text("earlier")
+    expect(page.locator(".banner")).to_have_count(0)
 
 
 def test_memory_is_told_by_part(page: Page, records: Records) -> None:
@@ -124,6 +138,7 @@ def test_the_log_tells_in_sentences_with_the_newest_in_sight(page: Page, records
     expect(log).to_contain_text("Begins on board:1.")
     expect(log).to_contain_text("Search: subnets within the limit are scored.")
     expect(log).to_contain_text(re.compile("Trial 24: 88.3% of the validation images at "))
+    expect(log).to_contain_text("25.0\u00a0M multiply-accumulates.")
     log.scroll_into_view_if_needed()
     records.log(claim, "24 images decoded")
     expect(log.get_by_text("24 images decoded.")).to_be_in_viewport()
@@ -132,6 +147,34 @@ def test_the_log_tells_in_sentences_with_the_newest_in_sight(page: Page, records
     records.log(claim, "another line")
     expect(log).to_contain_text("Another line.")
     assert log.evaluate("box => box.scrollTop") == 0  # who reads is not moved
+
+
+def test_the_log_tells_which_trials_were_given_up(page: Page, records: Records) -> None:
+    claim = records.running()
+    records.add_trials(claim, 2, num_given_up=1)
+    page.goto(f"/#/jobs/{claim.job_id}")
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("Trial 1: given up after 25 images, 50.0% of them right, at ")
+    expect(log).to_contain_text("Trial 2: 70.0% of the validation images at ")
+
+
+def test_a_search_against_time_counts_its_trials(page: Page, records: Records) -> None:
+    records.queued(time_limit_seconds="90m", mac_limit="20M")
+    claim = records.claim()
+    records.add_trials(claim, 3)
+    page.goto(f"/#/jobs/{claim.job_id}")
+    figures = page.locator(".figures")
+    expect(figures).to_contain_text("Trials3scored, for 1\u00a0h 30\u00a0min at most")
+    expect(figures).to_contain_text("limit 20.0\u00a0M")
+    settings = card(page, "Settings")
+    for text in (
+        "Samplerpredictor: an accuracy predictor",
+        "Time limit1\u00a0h 30\u00a0min",
+        "Compute limit20.0\u00a0M multiply-accumulates",
+        "Patience64\u00a0trials without progress",
+        "Hopeless trialsare given up early",
+    ):
+        expect(settings).to_contain_text(text)
 
 
 def test_polling_leaves_focus_open_tables_and_scroll_alone(page: Page, records: Records) -> None:

@@ -117,6 +117,29 @@ def test_a_limit_that_nothing_meets_offers_the_smallest(
     assert smallest <= only_job(database).memory_limit_bytes < smallest + 10_000
 
 
+def test_a_compute_limit_that_nothing_meets_offers_the_smallest(
+    page: Page, records: Records, database: Database, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    page.get_by_label("Memory limit").fill("6MB")
+    page.get_by_text("Search and training settings").click()
+    limit = page.get_by_label("Compute limit")
+    limit.fill("1k")
+    with page.expect_response("**/jobs") as refused:
+        start(page).click()
+    smallest = refused.value.json()["smallest_feasible_macs"]
+    expect(limit).to_be_focused()
+    expect(page.locator("#mac_limit-error")).to_contain_text("the smallest feasible one is")
+    expect(page.locator("#memory_limit-error")).to_have_count(0)
+    page.get_by_role("button", name="Use ").click()
+    start(page).click()
+    expect(page.locator(".badge")).to_have_text("Queued")
+    assert smallest <= only_job(database).settings["mac_limit"] < smallest + 10_000
+
+
 def test_what_the_server_refuses_stands_beside_its_field(
     page: Page, records: Records, watch: Watch
 ) -> None:
@@ -136,6 +159,54 @@ def test_what_the_server_refuses_stands_beside_its_field(
     expect(page.locator("#trials-error")).to_contain_text("greater than or equal to 1")
     expect(page.locator("#epochs-error")).to_contain_text("valid integer")
     expect(page.get_by_label("Trials")).to_have_value("0")
+
+
+def test_how_the_search_goes_can_be_said(page: Page, records: Records, database: Database) -> None:
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    page.get_by_label("Memory limit").fill("6MB")
+    page.get_by_text("Search and training settings").click()
+    page.get_by_label("Sampler").select_option("random")
+    page.get_by_label("Trials").fill("")
+    page.get_by_label("Time limit").fill("10m")
+    page.get_by_label("Compute limit").fill("20M")
+    page.get_by_label("Patience").fill("5")
+    page.get_by_label("Give up hopeless candidates early").uncheck()
+    page.get_by_label("Use what earlier jobs have found").uncheck()
+    start(page).click()
+    expect(page.locator(".badge")).to_have_text("Queued")
+    settings = only_job(database).settings
+    assert (settings["sampler"], settings["patience"]) == ("random", 5)
+    assert (settings["race"], settings["reuse"]) == (False, False)
+    assert (settings["time_limit_seconds"], settings["mac_limit"]) == (600, 20_000_000)
+    assert settings["trials"] == 10_000  # time alone ends it
+    page.get_by_role("link", name="Duplicate").click()
+    page.get_by_text("Search and training settings").click()
+    expect(page.get_by_label("Sampler")).to_have_value("random")
+    expect(page.get_by_label("Time limit")).to_have_value("10m")
+    expect(page.get_by_label("Compute limit")).to_have_value("20M")
+    expect(page.get_by_label("Give up hopeless candidates early")).not_to_be_checked()
+
+
+def test_refused_amounts_stand_beside_their_fields(
+    page: Page, records: Records, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    page.get_by_label("Memory limit").fill("6MB")
+    page.get_by_text("Search and training settings").click()
+    page.get_by_label("Time limit").fill("soon")
+    page.get_by_label("Compute limit").fill("few")
+    page.get_by_label("Patience").fill("0")
+    page.get_by_text("Search and training settings").click()
+    start(page).click()
+    expect(page.locator("#time_limit_seconds-error")).to_contain_text("'soon'")
+    expect(page.locator("#mac_limit-error")).to_contain_text("'few'")
+    expect(page.locator("#patience-error")).to_contain_text("greater than or equal to 1")
+    expect(page.get_by_label("Patience")).to_be_focused()  # the first of them
 
 
 def test_a_job_needs_images(page: Page, records: Records) -> None:

@@ -10,7 +10,7 @@ from search.adapt import AdaptedSupernet, AdaptSettings, adapt
 from search.architecture import SupernetSpec
 from search.elastic_lite_residual import cut
 from search.errors import AdaptationError
-from search.lite_residual_sizes import SIZES
+from search.lite_residual_sizes import LARGEST, SIZES
 from search.registry import DEFAULT_SUPERNET
 from search.score import score
 from search.space import SearchSpace

@@ -1,12 +1,14 @@
 /** Settings that rarely need a change, folded away. */
 import { html } from "./dom.js";
-import { SelectField, TextField } from "./fields.js";
+import { CheckField, SelectField, TextField } from "./fields.js";
 import { formatBytes } from "./format.js";
-import { NUMBERS, rangeOf } from "./job_form.js";
+import { AMOUNTS, SEARCH_NUMBERS, TRAINING_NUMBERS, rangeOf } from "./job_form.js";
 import { usePolled } from "./polling.js";
+import { SAMPLERS, capitalized } from "./words.js";
 
 const HINTS = {
-  trials: "Candidates that the search scores",
+  trials: "Candidates that the search scores, at most",
+  patience: "The search ends after so many trials without progress",
   epochs: "Of the final training",
   adapt_steps: "Of the supernet to your images",
   batch_size: "Images an update",
@@ -16,29 +18,65 @@ const HINTS = {
   seed: "The same seed gives the same model",
 };
 
-export function AdvancedFields({ schemas, field, errors }) {
+const FOLDED = ["supernet", "resolutions", "sampler", ...AMOUNTS, ...SEARCH_NUMBERS];
+
+/** field: the attributes of a named field; offer: a button with a limit that would do. */
+export function AdvancedFields({ schemas, field, offer, errors }) {
   const { properties } = schemas.JobSettings;
-  const isWrong = [...NUMBERS, "supernet", "resolutions"].some((name) => errors[name]);
+  const isWrong = [...FOLDED, ...TRAINING_NUMBERS].some((name) => errors[name]);
+  const number = (name) => html`
+    <${TextField}
+      key=${name}
+      ...${field(name)}
+      inputmode="decimal"
+      hint=${`${HINTS[name]}: ${rangeOf(properties[name])}`}
+    />
+  `;
   return html`
     <details class="advanced" open=${isWrong || undefined}>
       <summary>Search and training settings</summary>
+      <h3>Search</h3>
       <${Supernet} ...${field("supernet")} />
       <${TextField}
         ...${field("resolutions")}
         hint="Sides that input images may have, in pixels, rising."
       />
-      <div class="grid">
-        ${NUMBERS.map(
-          (name) => html`
-            <${TextField}
-              key=${name}
-              ...${field(name)}
-              inputmode="decimal"
-              hint=${`${HINTS[name]}: ${rangeOf(properties[name])}`}
-            />
-          `,
-        )}
+      <${SelectField}
+        ...${field("sampler")}
+        hint="How the search finds candidates to score."
+        options=${properties.sampler.enum.map((name) => [
+          name,
+          SAMPLERS[name] ? `${capitalized(SAMPLERS[name])} (${name})` : name,
+        ])}
+      />
+      <div class="grid pairs">
+        ${SEARCH_NUMBERS.map(number)}
+        <${TextField}
+          ...${field("time_limit_seconds")}
+          placeholder="none"
+          hint="Of the search, such as 10m or 2h. Where Trials is empty, it decides alone."
+        />
+        <div>
+          <${TextField}
+            ...${field("mac_limit")}
+            placeholder="none"
+            hint="Most multiply-accumulates of one image, such as 20M, for slow devices."
+          />
+          ${offer("mac_limit")}
+        </div>
       </div>
+      <${CheckField}
+        ...${field("race")}
+        label="Give up hopeless candidates early"
+        hint="A candidate that another of no more memory beats beyond doubt is not scored further."
+      />
+      <${CheckField}
+        ...${field("reuse")}
+        label="Use what earlier jobs have found"
+        hint="Their adapted supernet and its scores, where images and settings are the same."
+      />
+      <h3>Training</h3>
+      <div class="grid">${TRAINING_NUMBERS.map(number)}</div>
     </details>
   `;
 }

@@ -27,6 +27,7 @@ export class Problem extends Error {
     this.document = document;
     this.errors = document.errors ?? [];
     this.smallestFeasibleBytes = document.smallest_feasible_bytes ?? null;
+    this.smallestFeasibleMacs = document.smallest_feasible_macs ?? null;
     this.retryAfterSeconds = Number(retryAfter) || null;
   }
 }

@@ -1,6 +1,7 @@
 /** Chart.js in the page's colours: one canvas with a text that says what it shows. */
 import "./vendor/chart.js";
 import { html, useEffect, useRef, useState } from "./dom.js";
+import { formatBytes, megabytes } from "./format.js";
 
 const { Chart } = globalThis;
 
@@ -46,38 +47,72 @@ export function axis(title, { ticks = {}, grid = {}, ...more } = {}) {
   };
 }
 
-/** Draws a dashed line across the chart at `value` of the x axis, with a label. */
-const limitLine = {
-  id: "limit",
-  afterDatasetsDraw({ ctx, chartArea, scales }, _, { value, label }) {
-    if (value === undefined) return;
-    const x = scales.x.getPixelForValue(value);
-    if (x < chartArea.left || x > chartArea.right + 1) return;
+/** The limit as a line of a chart over MB. */
+export const limitMark = (bytes) => ({
+  value: megabytes(bytes),
+  label: `limit ${formatBytes(bytes)}`,
+  short: `limit ${formatBytes(bytes)}`,
+  colour: colour("--limit"),
+  isStrong: true,
+});
+
+/** Draws dashed lines across the chart at values of the x axis, with labels above, as far as two
+    rows have room. A line beyond the axis is told at the axis' end.
+    lines: { value, label, short (where there is little room), colour, isStrong }. */
+const marks = {
+  id: "marks",
+  afterDatasetsDraw({ ctx, chartArea, scales }, _, { lines = [] }) {
+    const { left, right, top, bottom } = chartArea;
+    const taken = [];
     ctx.save();
-    ctx.strokeStyle = ctx.fillStyle = colour("--limit");
     ctx.lineWidth = 1.5;
-    ctx.setLineDash([5, 4]);
-    ctx.beginPath();
-    ctx.moveTo(x, chartArea.top);
-    ctx.lineTo(x, chartArea.bottom);
-    ctx.stroke();
-    ctx.font = `600 ${Chart.defaults.font.size}px ${Chart.defaults.font.family}`;
-    ctx.textAlign = x > (chartArea.left + chartArea.right) / 2 ? "right" : "left";
+    ctx.textAlign = "left";
     ctx.textBaseline = "bottom";
-    ctx.fillText(label, x, chartArea.top - 5);
+    for (const line of lines) {
+      const x = scales.x.getPixelForValue(line.value);
+      const isBeyond = x > right + 1;
+      ctx.strokeStyle = ctx.fillStyle = line.colour;
+      if (!isBeyond) {
+        ctx.setLineDash(line.isStrong ? [5, 4] : [2, 3]);
+        ctx.beginPath();
+        ctx.moveTo(x, top);
+        ctx.lineTo(x, bottom);
+        ctx.stroke();
+      }
+      const { size, family } = Chart.defaults.font;
+      ctx.font = `${line.isStrong ? 600 : 400} ${size}px ${family}`;
+      const told = right - left < NARROW_PIXELS ? line.short : line.label;
+      const label = isBeyond ? `${told} →` : told;
+      const { width } = ctx.measureText(label);
+      const at = Math.min(x, right);
+      const start = at > (left + right) / 2 ? at - width : at;
+      const isTaken = (row) => taken.some((box) => overlaps(box, row, start, start + width));
+      const row = ROWS.find((row) => !isTaken(row));
+      if (row === undefined) continue;
+      taken.push({ row, start, end: start + width });
+      ctx.fillText(label, start, top - 5 - row * ROW_PIXELS);
+    }
     ctx.restore();
   },
 };
 
+const ROWS = [0, 1];
+const ROW_PIXELS = 17;
+const NARROW_PIXELS = 340;
+
+const overlaps = (box, row, start, end) =>
+  box.row === row && start < box.end + 8 && end > box.start - 8;
+
 function configured({ options, plugins = {}, ...rest }) {
+  const rows = Math.min(ROWS.length, plugins.marks?.lines.length ?? 0);
   return {
     ...rest,
-    plugins: [limitLine],
+    plugins: [marks],
     options: {
       animation: false,
       maintainAspectRatio: false,
       responsive: true,
-      layout: { padding: { top: plugins.limit ? 22 : 6, right: 8 } },
+      layout: { padding: { top: 6 + rows * ROW_PIXELS, right: 8 } },
       ...options,
       plugins: { legend: { display: false }, ...plugins },
     },

@@ -22,11 +22,30 @@ export const formatPeak = (bytes) => `${megabytes(bytes).toFixed(2)}\u00a0MB`;
 /** A share as "97.6%". */
 export const formatPercent = (share) => `${(100 * share).toFixed(1)}%`;
 
-/** A difference of shares as "+26.2 points". */
-export function formatPoints(share) {
-  const points = (100 * share).toFixed(1);
-  return `${share < 0 ? points.replace("-", "−") : `+${points}`}\u00a0points`;
+/** A round share as "75%". */
+export const formatShare = (share) => `${Math.round(100 * share)}%`;
+
+/** A standard error of a share as "± 2.0", in points. */
+export const formatSpread = (share) => `±\u00a0${(100 * share).toFixed(1)}`;
+
+/** A ratio as "1.6×". */
+export const formatTimes = (ratio) => `${ratio.toFixed(1)}×`;
+
+/** Multiply-accumulates as "3.9 M"; a dash where they are not known. */
+export function formatMacs(count) {
+  if (count === null) return "–";
+  const [size, unit] = count >= 1e9 ? [1e9, "G"] : [1e6, "M"];
+  return `${(count / size).toFixed(1)}\u00a0${unit}`;
 }
+
+/** A difference of shares as "+26.2", in points. */
+export function formatSigned(share) {
+  const points = (100 * share).toFixed(1);
+  return share < 0 ? points.replace("-", "−") : `+${points}`;
+}
+
+/** A difference of shares as "+26.2 points". */
+export const formatPoints = (share) => `${formatSigned(share)}\u00a0points`;
 
 /** "1 797 images", "1 image". */
 export function formatCount(count, noun, plural = `${noun}s`) {

@@ -1,9 +1,16 @@
 /** What was asked for, and which workers did it. */
 import { html } from "./dom.js";
-import { formatBytes, formatCount, formatMoment } from "./format.js";
+import {
+  formatBytes,
+  formatCount,
+  formatMacs,
+  formatMoment,
+  formatNumber,
+  formatSeconds,
+} from "./format.js";
 import { usePolled } from "./polling.js";
 import { Elapsed } from "./times.js";
-import { METHODS, OUTCOMES, capitalized } from "./words.js";
+import { METHODS, OUTCOMES, SAMPLERS, capitalized } from "./words.js";
 
 export function Settings({ job }) {
   const { data: dataset } = usePolled(`/datasets/${job.dataset}`, { seconds: 60 });
@@ -16,7 +23,7 @@ export function Settings({ job }) {
     ["Image sides", `${settings.resolutions.join(", ")}\u00a0px`],
     ["Batch size", settings.batch_size],
     ["Adaptation steps", settings.adapt_steps],
-    ["Trials", settings.trials],
+    ...searchRows(settings),
     ["Epochs", settings.epochs],
     ["Mirrored images", settings.horizontal_flip ? "show the same class" : "are not used"],
     ["Smallest crop", `${Math.round(100 * settings.min_crop_scale)}% of the area`],
@@ -39,6 +46,19 @@ export function Settings({ job }) {
       </dl>
     </section>
   `;
+}
+
+function searchRows(settings) {
+  const { sampler, mac_limit: macs, time_limit_seconds: seconds } = settings;
+  return [
+    ["Trials", formatNumber(settings.trials)],
+    ["Sampler", `${sampler}: ${SAMPLERS[sampler] ?? "as it says"}`],
+    ["Time limit", seconds ? formatSeconds(seconds) : "none"],
+    ["Compute limit", macs ? `${formatMacs(macs)} multiply-accumulates` : "none"],
+    ["Patience", `${formatCount(settings.patience, "trial")} without progress`],
+    ["Earlier jobs", settings.reuse ? "are used again" : "are not used"],
+    ["Hopeless trials", settings.race ? "are given up early" : "are scored to the end"],
+  ];
 }
 
 export function Attempts({ path, job }) {

@@ -1,62 +1,113 @@
-/** The figures that tell whether it was worth it. */
+/** The figures that tell whether it was worth it, and how sure they are. */
 import { html } from "./dom.js";
-import { formatBytes, formatPeak, formatPercent, formatPoints } from "./format.js";
+import {
+  formatBytes,
+  formatCount,
+  formatMacs,
+  formatNumber,
+  formatPeak,
+  formatPercent,
+  formatSeconds,
+  formatShare,
+  formatSigned,
+  formatSpread,
+} from "./format.js";
 
-export function KeyFigures({ job, best, numTrials }) {
-  const figures = job.result ? delivered(job) : underWay(job, best, numTrials);
+export function KeyFigures({ job, best, trials }) {
+  const figures = job.result ? delivered(job) : underWay(job, best, trials);
   return html`
     <dl class="figures">
       ${figures.map(
-        ({ name, value, note }) => html`
+        ({ name, value, spread, note }) => html`
           <div key=${name}>
             <dt>${name}</dt>
-            <dd class="value">${value}</dd>
+            <dd class="value">
+              ${value}${spread && html` <span class="spread">${spread}</span>`}
+            </dd>
             <dd class="hint">${note}</dd>
           </div>
         `,
       )}
     </dl>
+    ${job.result && html`<${Certainty} result=${job.result} />`}
   `;
 }
 
-function delivered({ result, memory_limit_bytes: limit }) {
+/** How sure gain and choice are. Results of an earlier version say nothing of it. */
+function Certainty({ result }) {
+  const { gain, choice, trials, reused_trials: reused } = result;
+  const told = [];
+  if (choice) {
+    told.push(
+      `Best of ${trials + reused} scored; ${rivals(choice.num_rivals)} within noise. It is the ` +
+        `best with a probability of ${formatShare(choice.probability_best)}, as far as the ` +
+        "validation images tell.",
+    );
+  }
+  if (reused) {
+    told.push(`${formatCount(reused, "score")} came from an earlier job.`);
+  }
+  return html`
+    ${
+      gain?.is_within_noise &&
+      html`<p class="banner">
+      The gain over head-only training is within noise: there may be none.
+    </p>`
+    }
+    ${told.length > 0 && html`<p class="hint certainty">${told.join(" ")}</p>`}
+  `;
+}
+
+function rivals(count) {
+  if (count === 0) return "no other is";
+  return count === 1 ? "1 other is" : `${count} others are`;
+}
+
+function delivered({ result, memory_limit_bytes: limit, settings }) {
   const share = result.measured_peak_bytes / limit;
+  const predicted = formatPeak(result.predicted_peak_bytes);
+  const isCounted = result.macs !== null;
+  const within = `${formatPercent(share)} of the limit of ${formatBytes(limit)}`;
   return [
     {
       name: "Test accuracy",
       value: formatPercent(result.test_accuracy),
       note: `${formatPercent(result.validation_accuracy)} on the validation images`,
     },
-    {
-      name: "Gain over head-only training",
-      value: formatPoints(result.test_accuracy - result.head_only_test_accuracy),
-      note: `${formatPercent(result.head_only_test_accuracy)} with the classifier alone`,
-    },
+    gainFigure(result),
     {
       name: "Measured peak",
       value: formatPeak(result.measured_peak_bytes),
-      note: `${formatPercent(share)} of the limit of ${formatBytes(limit)}`,
+      note: isCounted ? `${within}; ${predicted} predicted` : within,
     },
-    {
-      name: "Predicted peak",
-      value: formatPeak(result.predicted_peak_bytes),
-      note: "by formula, before training",
-    },
+    isCounted
+      ? {
+          name: "Multiply-accumulates",
+          value: formatMacs(result.macs),
+          note: macsNote(settings),
+        }
+      : { name: "Predicted peak", value: predicted, note: "by formula, before training" },
   ];
 }
 
-function underWay(job, best, numTrials) {
+function gainFigure({ gain, test_accuracy: whole, head_only_test_accuracy: head }) {
+  return {
+    name: "Gain over head-only training",
+    value: formatSigned(gain ? gain.points : whole - head),
+    spread: gain ? `${formatSpread(gain.standard_error)} points` : "points",
+    note: `${formatPercent(head)} with the classifier alone`,
+  };
+}
+
+function underWay(job, best, trials) {
+  const { settings } = job;
   return [
     {
       name: "Memory limit",
       value: formatBytes(job.memory_limit_bytes),
       note: "for everything that training holds",
     },
-    {
-      name: "Trials",
-      value: `${numTrials} of ${job.settings.trials}`,
-      note: "candidates within the limit, scored",
-    },
+    trialsFigure(settings, trials),
     {
       name: "Best so far",
       value: best ? formatPercent(best.validation_accuracy) : "–",
@@ -67,5 +118,25 @@ function underWay(job, best, numTrials) {
       value: best ? formatPeak(best.predicted_peak_bytes) : "–",
       note: best ? `trial ${best.number + 1}, ${best.resolution}\u00a0px` : "no trial yet",
     },
+    {
+      name: "Its multiply-accumulates",
+      value: formatMacs(best?.macs ?? null),
+      note: best ? macsNote(settings) : "no trial yet",
+    },
   ];
 }
+
+function trialsFigure({ trials: most, time_limit_seconds: seconds }, trials) {
+  const numReused = trials.filter(({ reused }) => reused).length;
+  const numOwn = trials.length - numReused;
+  return {
+    name: "Trials",
+    value: seconds ? formatNumber(numOwn) : `${numOwn} of ${most}`,
+    note:
+      (seconds ? `scored, for ${formatSeconds(seconds)} at most` : "candidates scored") +
+      (numReused ? `; ${formatNumber(numReused)} more by an earlier job` : ", within the limit"),
+  };
+}
+
+const macsNote = ({ mac_limit: limit }) =>
+  limit ? `for one image; limit ${formatMacs(limit)}` : "for one image, forward";

@@ -18,14 +18,20 @@ export function initialValues(schemas, job) {
     method: job?.method ?? request.method.default,
     supernet: job?.supernet ?? request.supernet.default,
     horizontal_flip: from.horizontal_flip ?? settings.horizontal_flip.default,
+    race: from.race ?? settings.race.default,
+    reuse: from.reuse ?? settings.reuse.default,
+    sampler: from.sampler ?? settings.sampler.default,
+    time_limit_seconds: durationText(from.time_limit_seconds),
+    mac_limit: countText(from.mac_limit),
     resolutions: (from.resolutions ?? settings.resolutions.default).join(", "),
     ...Object.fromEntries(NUMBERS.map((name) => [name, text(name)])),
   };
 }
 
-/** The settings that are one number each. */
-export const NUMBERS = [
-  "trials",
+/** Settings of the search and of the training that are one number each. */
+export const SEARCH_NUMBERS = ["trials", "patience"];
+
+export const TRAINING_NUMBERS = [
   "epochs",
   "adapt_steps",
   "batch_size",
@@ -35,10 +41,18 @@ export const NUMBERS = [
   "seed",
 ];
 
+const NUMBERS = [...SEARCH_NUMBERS, ...TRAINING_NUMBERS];
+
+/** Settings that go as their text says, "10m" or "20M", and are left out where it is empty. */
+export const AMOUNTS = ["time_limit_seconds", "mac_limit"];
+
 /** The body of POST /jobs. What is no number goes as it is: the server says what is wrong. */
 export function requestOf(values) {
   const settings = {
     horizontal_flip: values.horizontal_flip,
+    race: values.race,
+    reuse: values.reuse,
+    sampler: values.sampler,
     resolutions: values.resolutions
       .split(/[\s,;]+/)
       .filter(Boolean)
@@ -47,6 +61,10 @@ export function requestOf(values) {
   for (const name of NUMBERS) {
     const text = values[name].trim();
     if (text) settings[name] = numberOrText(text);
+  }
+  for (const name of AMOUNTS) {
+    const text = values[name].trim();
+    if (text) settings[name] = text;
   }
   return {
     dataset: values.dataset,
@@ -62,7 +80,10 @@ const numberOrText = (text) => (WHOLE.test(text) || NUMBER.test(text) ? Number(t
 
 /** { field: sentence } of a refusal; what is about no field of the form is under `""`. */
 export function errorsByField(problem) {
-  if (problem.smallestFeasibleBytes) return { memory_limit: sentence(problem.message) };
+  const needed = Object.keys(feasibleAmounts(problem));
+  if (needed.length > 0) {
+    return Object.fromEntries(needed.map((name) => [name, sentence(problem.message)]));
+  }
   const found = {};
   for (const { where, what } of problem.errors ?? []) {
     const field = where.split(".").find((part) => part !== "body" && part !== "settings") ?? "";
@@ -75,8 +96,28 @@ export function errorsByField(problem) {
 /** "6MB", or bytes where that is not exact. */
 const sizeText = (bytes) => (bytes % 1e4 === 0 ? `${bytes / 1e6}MB` : String(bytes));
 
-/** A limit that is just feasible, in the form's own words: hundredths of MB, rounded up. */
-export const feasibleLimit = (bytes) => `${(Math.ceil(bytes / 1e4) / 100).toFixed(2)}MB`;
+/** "10m", "90s" of seconds; empty of none. */
+function durationText(seconds) {
+  if (!seconds) return "";
+  return seconds % 60 === 0 ? `${seconds / 60}m` : `${seconds}s`;
+}
+
+/** "20M", or the number where that is not exact; empty of none. */
+function countText(count) {
+  if (!count) return "";
+  return count % 1e4 === 0 ? `${count / 1e6}M` : String(count);
+}
+
+/** { field: text } of the limits that a refusal says would just do, in the form's own words:
+    hundredths of MB and of M, rounded up. */
+export function feasibleAmounts(problem) {
+  const rounded = (amount) => (Math.ceil(amount / 1e4) / 100).toFixed(2);
+  const { smallestFeasibleBytes: bytes, smallestFeasibleMacs: macs } = problem ?? {};
+  return {
+    ...(bytes && { memory_limit: `${rounded(bytes)}MB` }),
+    ...(macs && { mac_limit: `${rounded(macs)}M` }),
+  };
+}
 
 /** "1 to 10 000" of a setting, from its schema. */
 export function rangeOf(schema) {
@@ -99,7 +140,13 @@ export const FIELD_NAMES = {
   supernet: "Supernet",
   horizontal_flip: "Mirrored images",
   resolutions: "Image sides",
+  sampler: "Sampler",
+  time_limit_seconds: "Time limit",
+  mac_limit: "Compute limit",
   trials: "Trials",
+  patience: "Patience",
+  race: "Hopeless candidates",
+  reuse: "Earlier jobs",
   epochs: "Epochs",
   adapt_steps: "Adaptation steps",
   batch_size: "Batch size",

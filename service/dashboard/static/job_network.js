@@ -15,6 +15,7 @@ export function Network({ job, best }) {
       <p class="hint">
         ${chosen.resolution} × ${chosen.resolution}\u00a0px input, ${numBlocks} elastic blocks.
         Each shows its kernel size and, in width, its expand ratio.
+        ${best?.lite_residual && describeLite(best.lite_residual)}
       </p>
       <ol class="network">
         ${stages.map(
@@ -44,6 +45,9 @@ export function Network({ job, best }) {
     </section>
   `;
 }
+
+const describeLite = ({ groups, max_kernel_size: size }) =>
+  ` Their lite residual modules have ${groups} groups and kernels of up to ${size}×${size}.`;
 
 /** Kernel sizes and expand ratios stand block by block for stages of full depth; one more, where
     there is one, is a last stage of a single block. */

@@ -1,6 +1,8 @@
 /** One job: how far it is, what it tries, and what came out. */
 import { Problem } from "./api.js";
 import { html, useEffect } from "./dom.js";
+import { chosenPoint } from "./front.js";
+import { LessMemory } from "./front_table.js";
 import { Actions } from "./job_actions.js";
 import { Attempts, Settings } from "./job_facts.js";
 import { KeyFigures } from "./job_figures.js";
@@ -13,6 +15,7 @@ import { useGrowing, usePolled } from "./polling.js";
 import { jobPath } from "./routes.js";
 import { StatusBadge } from "./status.js";
 import { TimeAgo } from "./times.js";
+import { isComplete } from "./trial_words.js";
 import { Trials } from "./trials_chart.js";
 import { capitalized, isFinal } from "./words.js";
 
@@ -32,7 +35,8 @@ function Found({ path, job, error, refresh }) {
   const isLive = !isFinal(job.status);
   const events = useGrowing(`${path}/events`, { first: 0, isLive });
   const trials = useGrowing(`${path}/trials`, { first: -1, isLive });
-  const best = bestTrial(trials ?? []);
+  const { data: front } = usePolled(`${path}/front`, { seconds: isLive ? 2 : 60 });
+  const best = bestTrial(trials ?? [], front);
   return html`
     <p class="back"><a href="#/jobs">All jobs</a></p>
     <div class="heading">
@@ -48,10 +52,11 @@ function Found({ path, job, error, refresh }) {
     ${error instanceof Problem && html`<p class="banner bad" role="alert">${error.message}</p>`}
     ${job.error && html`<p class="banner bad">${capitalized(job.error)}</p>`}
     <${Stages} job=${job} />
-    <${KeyFigures} job=${job} best=${best} numTrials=${trials?.length ?? 0} />
+    <${KeyFigures} job=${job} best=${best} trials=${trials ?? []} />
     <div class="columns">
       <div>
-        <${Trials} job=${job} trials=${trials ?? []} best=${best} />
+        <${Trials} job=${job} trials=${trials ?? []} best=${best} front=${front} />
+        <${LessMemory} job=${job} front=${front} />
         <${Learning} epochs=${epochsOf(events ?? [])} />
       </div>
       <div>
@@ -82,12 +87,19 @@ function Absent({ error }) {
   `;
 }
 
-/** The trial that the search would choose: of equal accuracies the earliest. */
-function bestTrial(trials) {
-  return trials.reduce(
-    (best, trial) =>
-      best === null || trial.validation_accuracy > best.validation_accuracy ? trial : best,
-    null,
+/** The trial that the search would choose: the front's choice where it is known, else the most
+    accurate that was scored to the end, of equal ones the earliest. */
+function bestTrial(trials, front) {
+  const chosen = trials.find(({ number }) => number === chosenPoint(front)?.trial);
+  return (
+    chosen ??
+    trials
+      .filter(isComplete)
+      .reduce(
+        (best, trial) =>
+          best === null || trial.validation_accuracy > best.validation_accuracy ? trial : best,
+        null,
+      )
   );
 }
 

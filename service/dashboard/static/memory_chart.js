@@ -1,5 +1,5 @@
 /** Memory at its peak: predicted by part, measured beside it, and the limit. */
-import { ChartCanvas, axis, colour } from "./charts.js";
+import { ChartCanvas, axis, colour, limitMark } from "./charts.js";
 import { html } from "./dom.js";
 import { formatBytes, formatPeak, megabytes } from "./format.js";
 import { MEMORY_PARTS } from "./words.js";
@@ -106,7 +106,7 @@ function configuration({ parts, measured, limit }) {
       },
     },
     plugins: {
-      limit: { value: megabytes(limit), label: `limit ${formatBytes(limit)}` },
+      marks: { lines: [limitMark(limit)] },
       tooltip: {
         filter: ({ raw }) => raw > 0,
         callbacks: { label: ({ dataset, raw }) => `${dataset.label}: ${formatBytes(raw * 1e6)}` },

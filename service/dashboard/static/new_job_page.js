@@ -7,7 +7,7 @@ import { AdvancedFields } from "./advanced_fields.js";
 import {
   errorsByField,
   FIELD_NAMES,
-  feasibleLimit,
+  feasibleAmounts,
   initialValues,
   requestOf,
 } from "./job_form.js";
@@ -54,6 +54,21 @@ function Form({ schemas, job }) {
     onChange: set(name),
     error: errors[name],
   });
+  const feasible = feasibleAmounts(problem);
+  const offer = (name) =>
+    feasible[name] &&
+    html`<p class="offer">
+      <button
+        type="button"
+        onClick=${() => {
+          set(name)(feasible[name]);
+          setProblem(null);
+          document.getElementById(name).focus();
+        }}
+      >
+        Use ${feasible[name]}
+      </button>
+    </p>`;
   const onSubmit = async (event) => {
     event.preventDefault();
     if (isSending) return;
@@ -97,21 +112,7 @@ function Form({ schemas, job }) {
           placeholder="24MB"
           hint="What training may take at its peak, such as 24MB (10⁶ bytes) or 24MiB."
         />
-        ${
-          problem?.smallestFeasibleBytes &&
-          html`<p class="offer">
-          <button
-            type="button"
-            onClick=${() => {
-              set("memory_limit")(feasibleLimit(problem.smallestFeasibleBytes));
-              setProblem(null);
-              document.getElementById("memory_limit").focus();
-            }}
-          >
-            Use ${feasibleLimit(problem.smallestFeasibleBytes)}
-          </button>
-        </p>`
-        }
+        ${offer("memory_limit")}
         <${SelectField}
           ...${field("method")}
           hint="What is trained on the device. The classifier always is."
@@ -129,7 +130,7 @@ function Form({ schemas, job }) {
       <fieldset class="card">
         <legend><h2>Job</h2></legend>
         <${TextField} ...${field("name")} hint="For you to know it by; may be empty." />
-        <${AdvancedFields} schemas=${schemas} field=${field} errors=${errors} />
+        <${AdvancedFields} schemas=${schemas} field=${field} offer=${offer} errors=${errors} />
       </fieldset>
       ${
         errors[""] &&

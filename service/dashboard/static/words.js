@@ -1,5 +1,5 @@
 /** What the API's terms are called on the page. */
-import { formatBytes, formatPercent } from "./format.js";
+import { formatBytes, formatCount, formatMacs, formatPercent } from "./format.js";
 
 export const STAGES = [
   { id: "ingest", name: "Ingest", doing: "Every image is decoded once." },
@@ -22,6 +22,14 @@ export const METHODS = {
   head: "the classifier alone",
   "norm+head": "scales and shifts of the norms",
   full: "everything",
+};
+
+/** How candidates are proposed. */
+export const SAMPLERS = {
+  predictor: "an accuracy predictor over many priced candidates",
+  tpe: "tree-structured Parzen estimator",
+  gp: "Gaussian process",
+  random: "at random",
 };
 
 export const OUTCOMES = {
@@ -82,9 +90,18 @@ const SENTENCES = {
       ? `${known.name}: ${known.doing.charAt(0).toLowerCase()}${known.doing.slice(1)}`
       : stage;
   },
-  trial: (trial) =>
-    `Trial ${trial.number + 1}: ${formatPercent(trial.validation_accuracy)} of the validation ` +
-    `images at ${trial.resolution}\u00a0px, ${formatBytes(trial.predicted_peak_bytes)} predicted.`,
+  trial: (trial) => {
+    const share = formatPercent(trial.validation_accuracy);
+    const score =
+      trial.is_complete === false
+        ? `given up after ${formatCount(trial.num_images, "image")}, ${share} of them right,`
+        : `${share} of the validation images`;
+    const macs = trial.macs ? `, ${formatMacs(trial.macs)} multiply-accumulates` : "";
+    return (
+      `Trial ${trial.number + 1}${trial.reused ? ", of an earlier job" : ""}: ${score} at ` +
+      `${trial.resolution}\u00a0px, ${formatBytes(trial.predicted_peak_bytes)} predicted${macs}.`
+    );
+  },
   epoch: (epoch) => {
     const training = epoch.training === "head_only" ? "Head-only training, epoch" : "Epoch";
     return (

@@ -15,6 +15,7 @@ from service.record.database import Database
 from service.record.events import list_events
 from service.record.jobs import delete_job, get_artifact, list_trials
 from service.record.models import EventKind
+from service.schemas import JobSettings
 from service.settings import Settings
 from service.work import adapt_stage
 from service.work.adapt_stage import adapt, adapted_key
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], i
 MakeRun = Callable[..., JobRun]
 STORE: Any = None
 LIMIT, LESS = 5_000_000, 2_000_000
+STEPS = f"{JobSettings().adapt_steps} steps"
 
 
 class Adapted:
@@ -87,7 +89,7 @@ def test_scores_are_the_first_trials_of_a_later_job(
     later = make_run(LESS, trials=6)
     assert later.job.id not in adaptations
     adapted: Any = adapt(later, STORE)
-    assert adapted.words == "200 steps"
+    assert adapted.words == STEPS
     assert adaptations == [earlier.job.id]
     assert file_of(later).samefile(file_of(earlier))
     complete = [trial for trial in trials_of(earlier) if trial.is_complete]
@@ -153,7 +155,7 @@ def test_deleting_either_job_takes_nothing_from_the_other(
     succeed_job(database, earlier.claim, {})
     delete_job(database, earlier.job.id)
     remove_leftovers(settings, earlier.job.id)
-    assert file_of(later).read_text() == "200 steps"
+    assert file_of(later).read_text() == STEPS
     assert len(trials_of(later)) == num_taken > 0
     last = make_run(LESS)
     adapt(last, STORE)
@@ -161,7 +163,7 @@ def test_deleting_either_job_takes_nothing_from_the_other(
     succeed_job(database, later.claim, {})
     delete_job(database, later.job.id)
     remove_leftovers(settings, later.job.id)
-    assert file_of(last).read_text() == "200 steps"
+    assert file_of(last).read_text() == STEPS
 
 
 @pytest.mark.parametrize("fault", ["deleted", "deleted meanwhile", "damaged"])
@@ -187,8 +189,8 @@ def test_what_can_not_be_taken_over_is_adapted(
 
         monkeypatch.setattr(Workplace, "adopt", adopt_late)
     found: Any = adapt(later, STORE)
-    assert found.words == "200 steps"
-    assert file_of(later).read_text() == "200 steps"
+    assert found.words == STEPS
+    assert file_of(later).read_text() == STEPS
     assert adaptations == [earlier.job.id, later.job.id]
     assert trials_of(later) == []
 

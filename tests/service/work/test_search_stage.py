@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from search import optuna_trials
 from search.certainty import choice_certainty
 from search.pricing import fastest_fit, price
 from search.space import Candidate
+from service import schemas
 from service.record.claims import Claim, release_job
 from service.record.database import Database
 from service.record.events import list_events
@@ -221,3 +223,19 @@ def test_progress_is_told_after_each_trial(make_run: MakeRun, scoring: Scoring) 
     search(run, scoring.store, ADAPTED)
     assert {share for _, share in told} == {0.0, 0.2, 0.4, 0.6, 0.8, 1.0}
     assert {stage for stage, _ in told} == {Stage.SEARCH}
+
+
+def test_jobs_know_the_samplers_that_there_are() -> None:
+    assert get_args(schemas.SamplerName) == get_args(optuna_trials.SamplerName)
+
+
+@pytest.mark.parametrize("sampler", get_args(schemas.SamplerName))
+def test_nothing_is_scored_beyond_the_limits(
+    make_run: MakeRun, scoring: Scoring, sampler: str
+) -> None:
+    run = make_run(LIMIT, trials=10, sampler=sampler, mac_limit="8M")
+    search(run, scoring.store, ADAPTED)
+    for trial in trials_of(run):
+        assert trial.predicted_peak_bytes <= LIMIT
+        assert trial.macs is not None
+        assert trial.macs <= 8_000_000
