@@ -1,7 +1,7 @@
 """How good samplers are at finding the memory-accuracy front with few evaluations.
 
     python -m benchmarks.search [--predictor FILE.safetensors] [--dataset DATA.zip] [--json]
-                                [--plots DIR] [--peers]
+                                [--plots DIR] [--peers [NAME ...]]
 
 Landscapes: see benchmarks.search_landscapes; without --predictor that of OFA's predictor is left
 out. Each has three memory limits, at 25, 50 and 75 % of the way from the smallest candidate's lean
@@ -17,8 +17,8 @@ best front known. That is the whole table's, or what benchmarks.search_best foun
 
 Ours is carried out each time. The peers always come out the same and take hours, GP above all
 (which is seen on the predictor's landscape up to 100 evaluations only), so they are replayed from
-benchmarks/landscapes/peers.json.gz; --peers carries them out and writes that anew. The record is
-refused where the landscapes are not those that it was made on.
+benchmarks/landscapes/peers.json.gz; --peers, with --predictor, carries them (or those named) out
+and writes that anew. The record is refused where the landscapes are not those that it was made on.
 
 Scoring time is measured on --dataset, adapted and scored as a table's candidates are; else it is
 the mean of the tables', as recorded there. The last line of --json holds hypervolume_ratio (ours
@@ -32,9 +32,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from tinytl.threads import torch_environment
+
+os.environ.update(torch_environment())  # read when torch is first imported
 
 from benchmarks.machine import describe_machine
 from benchmarks.search_best import BEST, best_of_table
@@ -69,14 +74,16 @@ def main() -> None:
         print(f"{name} is skipped: {reason}")
 
     digests = {name: landscape.digest for name, landscape in landscapes.items()}
-    if arguments.peers:
-        these = runs(PEERS, names, arguments.predictor)
-        peers = carry_out_all(these, arguments.processes, _say)
-        save(peers, digests, describe_machine(), RECORD)
-        print(f"peers: carried out, and recorded in {RECORD.name}")
-    else:
+    if arguments.peers is None:
         peers = load(RECORD, digests.get)
         print(f"peers: replayed from {RECORD.name}")
+    else:
+        again = arguments.peers or PEERS
+        kept = [] if set(again) == set(PEERS) else load(RECORD, digests.get)
+        peers = [trace for trace in kept if trace.searcher not in again]
+        peers += carry_out_all(runs(again, names, arguments.predictor), arguments.processes, _say)
+        save(peers, digests, describe_machine(), RECORD)
+        print(f"peers: {', '.join(again)} carried out, and recorded in {RECORD.name}")
     ours = carry_out_all(runs(OURS, names, arguments.predictor), arguments.processes, _say)
 
     score_seconds, scored_on = _score_seconds(arguments.dataset)
@@ -114,11 +121,16 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--predictor", type=Path, help="OFA's of ImageNet, as .safetensors")
     parser.add_argument("--dataset", type=Path, help="zip or folder to measure scoring time on")
-    parser.add_argument("--peers", action="store_true", help="carry them out and record them")
+    parser.add_argument(
+        "--peers", nargs="*", choices=PEERS, help="carry these out, or all, and record them"
+    )
     parser.add_argument("--processes", type=int, default=2, help="searches side by side")
     parser.add_argument("--plots", type=Path, help="folder that SVGs are written to")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.peers is not None and arguments.predictor is None:
+        parser.error("--peers needs --predictor: the record is of all landscapes")
+    return arguments
 
 
 def _facts(landscape: Landscape, share: float) -> dict[str, Any]:

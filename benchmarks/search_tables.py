@@ -3,9 +3,10 @@
     python -m benchmarks.search_tables DATA.zip [DATA.zip ...] [--folder DIR]
 
 The bundled supernet is adapted to the dataset, as a job adapts it, at all resolutions of the
-space; with lite residuals of one size, which all candidates have. Then every candidate is scored as a job scores it: on the validation images, with the
-shared weights as they would be delivered. The space is the depth of each stage, one kernel size
-and one expand ratio for all blocks, and the resolution: 4,374 candidates.
+space; with lite residuals of one size, which all candidates have. Then every candidate is scored
+as a job scores it: on the validation images, with the shared weights as they would be delivered.
+The space is the depth of each stage, one kernel size and one expand ratio for all blocks, and the
+resolution: 4,374 candidates.
 
 A table is a small JSON file that holds how many images each candidate got right, in the order of
 itertools.product over the choices, and what it was made of; no image is in it.
