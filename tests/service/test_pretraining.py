@@ -155,7 +155,8 @@ def test_ctrl_c_says_how_to_go_on(
     ("arguments", "message"),
     [
         (["nowhere"], "'nowhere' does not exist; give a zip or a folder"),
-        (["{photos}", "--width", "9"], "width must be between 0.1 and 4 but is 9.0"),
+        (["{photos}", "--width", "9"], "--width must be from 0.1 to 4 but got 9.0"),
+        (["{photos}", "--width", "nan"], "--width must be from 0.1 to 4 but got nan"),
         (["{photos}", "--resolutions", "8"], "resolutions must rise, from 16 to 512 pixels"),
         (["{photos}", "--seed", "-1"], "seed must be at least 0 but got -1"),
         (["{photos}", "--batch-size", "99"], "at most the 10 training images but got 99"),
