@@ -143,11 +143,12 @@ class _Pretraining:
         path = self._output / f"{self._settings.architecture}.safetensors"
         if done.is_finished:
             self._remove_images()
-            if not path.is_file():
-                raise InputError(
-                    f"{path.name!r} was finished in {str(self._output)!r} but is gone; remove "
-                    f"that folder to train it again"
-                )
+            for result in (path, path.with_suffix(".json")):
+                if not result.is_file():
+                    raise InputError(
+                        f"{result.name!r} was finished in {str(self._output)!r} but is gone; "
+                        f"remove that folder to train it again"
+                    )
             return path
         self._tell(done.steps)
         try:
