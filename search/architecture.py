@@ -26,6 +26,9 @@ from tinytl.config import (
 NUM_ELASTIC_STAGES = 5
 """Stages whose depth is chosen. Proxyless has a sixth of one block, which is always there."""
 
+MIN_WIDTH, MAX_WIDTH = 0.1, 4.0
+"""Of all layers, as a multiple of the published network's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subnet:
@@ -123,9 +126,10 @@ class SupernetSpec:
                 f"but are {choices['expand_ratios']}"
             )
         width = float(match["width"])
-        if not 0.1 <= width <= 4:
+        if not MIN_WIDTH <= width <= MAX_WIDTH:
             raise SpaceError(
-                f"supernet id {supernet_id!r}: width must be between 0.1 and 4 but is {width}"
+                f"supernet id {supernet_id!r}: width must be from {MIN_WIDTH:g} to "
+                f"{MAX_WIDTH:g} but is {width}"
             )
         return SupernetSpec(
             id=supernet_id,

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.architecture import SupernetSpec
+from search.architecture import MAX_WIDTH, MIN_WIDTH, SupernetSpec
 from search.errors import PretrainError, SearchError
 from search.pretraining.settings import PretrainSettings, usual_schedule
-from search.registry import locate
+from search.registry import DEFAULT_SUPERNET, locate
 from service.console import Meter
-from service.datasets.sources import Sources, open_sources
+from service.datasets.sources import Sources, name_of, open_sources
 from service.errors import InputError, ServiceError
 from service.output_folder import STATE, check_apart, locked, removed_unless_used, signals_set
 from service.settings import Settings
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 _ARCHITECTURE = re.compile(r"ofa_[a-z0-9]+_d\d+_e\d+_k\d+_w[\d.]*\d(_gn(?=_|$))?")
 _FAMILIES = {"proxyless": "proxyless", "mobilenetv3": "mbv3"}
+_FEW_IMAGES = 10_000
+"""Fewer than these are better taught to a supernet that is trained already."""
+
 _NAME = re.compile(r"(?!gn(_|$))[A-Za-z0-9_.-]+")
 
 
@@ -140,11 +143,12 @@ class _Pretraining:
         path = self._output / f"{self._settings.architecture}.safetensors"
         if done.is_finished:
             self._remove_images()
-            if not path.is_file():
-                raise InputError(
-                    f"{path.name!r} was finished in {str(self._output)!r} but is gone; remove "
-                    f"that folder to train it again"
-                )
+            for result in (path, path.with_suffix(".json")):
+                if not result.is_file():
+                    raise InputError(
+                        f"{result.name!r} was finished in {str(self._output)!r} but is gone; "
+                        f"remove that folder to train it again"
+                    )
             return path
         self._tell(done.steps)
         try:
@@ -169,7 +173,13 @@ class _Pretraining:
 
     def _tell(self, num_steps_done: int) -> None:
         data, settings = self._note.data, self._settings
-        for text in self._sources.notes():
+        notes = self._sources.notes()
+        if self._start is None and data["num_train_images"] < _FEW_IMAGES:
+            notes.append(
+                f"so few images teach random weights little; --start {DEFAULT_SUPERNET} begins "
+                f"with trained ones"
+            )
+        for text in notes:
             self._meter.note(f"note: {text}")
         self._meter.note(
             f"{settings.architecture}: {data['num_classes']} classes, {data['num_train_images']} "
@@ -252,13 +262,17 @@ def _card(start: SupernetFile) -> Mapping[str, Any] | None:
 
 def _architecture(request: PretrainRequest, start: SupernetFile | None) -> str:
     """The id of the supernet to train."""
-    name = request.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", request.data[0].resolve().stem)
+    name = request.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", name_of(request.data[0]))
     if not _NAME.fullmatch(name):
         raise InputError(
             f"--name must be of letters, digits, '_', '.' and '-', and not begin with 'gn', "
             f"but got {name!r}"
         )
     if start is None:
+        if not MIN_WIDTH <= request.width <= MAX_WIDTH:
+            raise InputError(
+                f"--width must be from {MIN_WIDTH:g} to {MAX_WIDTH:g} but got {request.width}"
+            )
         norm = "_gn" if request.norm == "group" else ""
         architecture = f"ofa_{_FAMILIES[request.family]}_d234_e346_k357_w{request.width}{norm}"
     else:

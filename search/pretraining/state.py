@@ -14,7 +14,9 @@ from search.errors import PretrainError
 from tinytl.checkpoint import open_tensors, read_tensors, write_tensors, written_whole
 from tinytl.errors import BundleError
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = ".checkpoint.safetensors"
+"""Hidden: of all the folder's *.safetensors the supernet is the only one."""
+
 LOG = "log.jsonl"
 
 

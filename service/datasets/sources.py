@@ -131,8 +131,12 @@ def open_sources(paths: Sequence[Path], settings: Settings) -> Iterator[Sources]
                 opened.append(stack.enter_context(open_archive(path, unlimited)))
             else:
                 raise DatasetError(f"{str(path)!r} does not exist; give a zip or a folder")
-        names = [path.stem if path.is_file() else path.resolve().name for path in paths]
-        yield Sources(names, opened, unlimited)
+        yield Sources([name_of(path) for path in paths], opened, unlimited)
+
+
+def name_of(source: Path) -> str:
+    """What a folder or zip is called."""
+    return source.stem if source.is_file() else source.resolve().name
 
 
 def _hold_out(samples: Sequence[Sample], seed: int) -> list[Sample]:

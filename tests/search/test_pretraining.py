@@ -12,6 +12,7 @@ from search.pretraining.output import Note
 from search.pretraining.run import pretrain
 from search.pretraining.settings import PretrainSettings, usual_schedule
 from search.pretraining.start import first_supernet
+from search.pretraining.state import CHECKPOINT
 from search.pretraining.trainer import Trainer
 from search.supernet import load_supernet
 from tinytl.data import ImageStore, Sample, ingest, normalize
@@ -94,7 +95,7 @@ def test_another_training_in_the_folder_is_refused(store, tmp_path):
         pretrain(settings_of(), store, tmp_path, NOTE, should_stop=_StopAfter(1))
     with pytest.raises(PretrainError, match=r"\(seed 0 there, 1 now; names \['x'\] there, \['y'"):
         pretrain(settings_of(seed=1), store, tmp_path, replace(NOTE, data={"names": ["y"]}))
-    (tmp_path / "checkpoint.safetensors").write_bytes(b"\x08")
+    (tmp_path / CHECKPOINT).write_bytes(b"\x08")
     with pytest.raises(PretrainError, match="is damaged"):
         pretrain(settings_of(), store, tmp_path, NOTE)
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from search.pretraining.state import CHECKPOINT
 from search.registry import DEFAULT_SUPERNET
 from service.cli.main import main
 from service.datasets.sources import open_sources
@@ -69,7 +70,7 @@ def _kill_after_the_first_epoch(arguments: list[str], output: Path) -> None:
     """Start the command as a user does; SIGKILL it, and see that nothing of it is left."""
     process = subprocess.Popen([sys.executable, "-m", "service.cli", *arguments])
     try:
-        wait_for((output / "checkpoint.safetensors").exists, _PATIENCE_SECONDS)
+        wait_for((output / CHECKPOINT).exists, _PATIENCE_SECONDS)
         children = descendants(process.pid)
     finally:
         os.kill(process.pid, signal.SIGKILL)
@@ -101,6 +102,7 @@ def test_of_a_finished_one_the_same_command_tells_the_result(
     log = (whole / "log.jsonl").read_bytes()
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["supernet"] == str(whole / RESULT)
+    assert [path.name for path in whole.glob("[!.]*.safetensors")] == [RESULT]
     assert main([*arguments, "--seed", "1"]) == 2
     assert "seed 0 there, 1 now" in capsys.readouterr().err
     assert (whole / "log.jsonl").read_bytes() == log
@@ -140,7 +142,7 @@ def test_ctrl_c_says_how_to_go_on(
     output = tmp_path / "output"
 
     def press() -> None:
-        wait_for((output / "checkpoint.safetensors").exists, _PATIENCE_SECONDS)
+        wait_for((output / CHECKPOINT).exists, _PATIENCE_SECONDS)
         os.kill(os.getpid(), signal.SIGINT)
 
     presser = threading.Thread(target=press)
@@ -155,7 +157,8 @@ def test_ctrl_c_says_how_to_go_on(
     ("arguments", "message"),
     [
         (["nowhere"], "'nowhere' does not exist; give a zip or a folder"),
-        (["{photos}", "--width", "9"], "width must be between 0.1 and 4 but is 9.0"),
+        (["{photos}", "--width", "9"], "--width must be from 0.1 to 4 but got 9.0"),
+        (["{photos}", "--width", "nan"], "--width must be from 0.1 to 4 but got nan"),
         (["{photos}", "--resolutions", "8"], "resolutions must rise, from 16 to 512 pixels"),
         (["{photos}", "--seed", "-1"], "seed must be at least 0 but got -1"),
         (["{photos}", "--batch-size", "99"], "at most the 10 training images but got 99"),
