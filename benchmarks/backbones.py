@@ -128,9 +128,7 @@ class Comparison:
 
     def _row(self, prepared: _Prepared, share: float) -> dict[str, Any]:
         limit_bytes = prepared.limit_bytes(share)
-        best, steadiest, seconds = self._search(prepared, limit_bytes)
-        steady = prepared.fit(steadiest.candidate, limit_bytes)
-        assert steady is not None
+        best, seconds = self._search(prepared, limit_bytes)
         chosen = prepared.fit(best.candidate, limit_bytes)
         assert chosen is not None, "what a search chooses fits"
         backbone = prepared.backbone(limit_bytes)
@@ -141,12 +139,11 @@ class Comparison:
             "limit_bytes": limit_bytes,
             "search_seconds": seconds,
             "score": best.accuracy,
-            "steadiest": prepared.describe(steady) | self._train(prepared, steady),
             "chosen": prepared.describe(chosen) | self._train(prepared, chosen),
             "backbone": prepared.describe(backbone) | self._train(prepared, backbone),
         }
 
-    def _search(self, prepared: _Prepared, limit_bytes: int) -> tuple[Finished, Finished, float]:
+    def _search(self, prepared: _Prepared, limit_bytes: int) -> tuple[Finished, float]:
         """What a job would choose, and the seconds of the processor that it takes."""
         earlier = prepared.scored
         study = Study(
@@ -166,7 +163,7 @@ class Comparison:
                 found = score(prepared.adapted, proposal.candidate, prepared.store, seed=self.seed)
                 study.tell(proposal.number, found.accuracy)
         prepared.scored = study.finished
-        return study.best(), study.steadiest(), time.process_time() - started
+        return study.best(), time.process_time() - started
 
     def _train(self, prepared: _Prepared, candidate: Candidate) -> dict[str, float]:
         if candidate not in prepared.trained:

@@ -85,7 +85,6 @@ class TrialSampler:
 
         self._name = name
         self._encoding = encoding
-        self._num_images = num_images
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in encoding.choices.items()
         }
@@ -120,15 +119,6 @@ class TrialSampler:
             self._tell(trial, None)
         self._asked = []
         self._num_learnt = len(trials)
-
-    def smoothed(self, trials: Sequence[Finished]) -> NDArray[np.float64]:
-        """PredictorSampler.smoothed of trials that have an accuracy."""
-        num_images = self._num_images or 1
-        return self._predictor.smoothed(
-            self._encoding.rows([trial.candidate for trial in trials]),
-            np.array([trial.accuracy for trial in trials]),
-            np.array([num_images / (trial.num_images or num_images) for trial in trials]),
-        )
 
     def sample(self, seed: int, *, at_random: bool = False) -> Candidate:
         """The sampler's next, or one drawn at random."""

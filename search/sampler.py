@@ -135,18 +135,6 @@ class PredictorSampler(BaseSampler):
             for (name, values), index in zip(self._choices.items(), row.tolist(), strict=True)
         }
 
-    def smoothed(self, rows: Rows, accuracies: Floats, noise: Floats) -> Floats:
-        """What scored candidates would score on average, were they scored on other images as well:
-        the predictor's means, (N,) each.
-
-        A score on few images is high by luck as often as by merit, and the highest of many mostly
-        by luck; what the predictor knows of candidates alike makes up for some of that.
-        """
-        if len(rows) < _NUM_FIRST:
-            return accuracies
-        scored = _Scored(self._breeder.pool(rows), accuracies, noise)
-        return self._fit(scored, self._scales(scored)).means(self._features(scored.pool))
-
     def _pool(self, trials: Sequence[FrozenTrial]) -> Pool:
         indices = [
             [values.index(trial.params[name]) for name, values in self._choices.items()]

@@ -156,18 +156,6 @@ class Study:
             raise SearchError("no trial within the limits has an accuracy yet")
         return front[-1]
 
-    def steadiest(self) -> Finished:
-        scored = [trial for trial in self.finished if trial.accuracy is not None]
-        means = self._sampler.smoothed(scored)
-        within = {trial.number for trial in self._within(scored)}
-        return max(
-            (
-                (mean, -trial.number, trial)
-                for mean, trial in zip(means, scored, strict=True)
-                if trial.number in within
-            )
-        )[-1]
-
     def stands_still(self, patience: int) -> bool:
         """Whether the latest so many trials have changed nothing about the front."""
         numbers = sorted(self._finished)
