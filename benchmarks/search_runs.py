@@ -27,7 +27,7 @@ LIMIT_SHARES = (0.25, 0.5, 0.75)
 SEEDS = range(5)
 OURS = ("ours", "ours, by 4")
 PEERS = ("random", "TPE", "NSGA-II", "GP", "OFA", "LINAS")
-TABLES = ("flowers17", "signdigits10")
+TABLES = ("flowers17",)
 
 _MAX_GP_EVALUATIONS = 100
 """Of Optuna's GP on the predictor's space, where 250 take a quarter of an hour."""
