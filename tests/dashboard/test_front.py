@@ -185,7 +185,7 @@ def test_given_up_trials_are_hollow_and_never_the_best(page: Page, records: Reco
     text_colour = "#1a1f27"
     edges = [edge for found in sets for edge in found["edges"]]
     assert edges.count(text_colour) == 3  # the ring, and two of an earlier job
-    expect(page.locator(".figures")).to_contain_text("1 of 24")
+    expect(page.locator(".figures")).to_contain_text("1 of 48")
     expect(page.locator(".figures")).to_contain_text("2 more by an earlier job")
     expect(page.locator(".figures")).to_contain_text("trial 2")  # the third has more, so far
 

@@ -84,7 +84,7 @@ def test_the_settings_of_the_search(client: httpx.Client, dataset_id: str) -> No
         return found
 
     usual = settings()
-    assert (usual["trials"], usual["patience"], usual["race"]) == (24, 64, True)
+    assert (usual["trials"], usual["patience"], usual["race"]) == (48, 64, True)
     assert (usual["sampler"], usual["time_limit_seconds"], usual["mac_limit"]) == (
         *("predictor", None, None),
     )
@@ -92,7 +92,7 @@ def test_the_settings_of_the_search(client: httpx.Client, dataset_id: str) -> No
     assert (timed["trials"], timed["time_limit_seconds"]) == (10_000, 600)
     assert (timed["mac_limit"], timed["sampler"]) == (20_000_000, "tpe")
     assert settings(time_limit_seconds=90, trials=5)["trials"] == 5
-    assert settings(time_limit_seconds=None)["trials"] == 24
+    assert settings(time_limit_seconds=None)["trials"] == 48
 
 
 def test_trials_and_attempts(
