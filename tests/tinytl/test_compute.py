@@ -45,7 +45,7 @@ def test_equals_what_runs(supernet, resolution, size):
 
 
 def test_published_network():
-    """ProxylessNAS-Mobile at 224 pixels: 320 M (ProxylessNAS, arXiv 1812.00332, table 2)."""
+    """ProxylessNAS-Mobile at 224 pixels, for which about 320 M is commonly given."""
     path = Path(search.__file__).parent / "networks" / "proxyless_mobile.json"
     network = from_ofa(json.loads(path.read_text()))
     assert multiply_accumulates(network, 224) == pytest.approx(320e6, rel=0.01)
