@@ -64,7 +64,13 @@ _SHARE_TRIALS = 500
 
 
 def main() -> None:
-    arguments = _parse_arguments()
+    try:
+        _compare(_parse_arguments())
+    except StaleRecordError as error:
+        sys.exit(f"benchmarks.search: {error}")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
     names = [*([PREDICTOR] if arguments.predictor else []), *TABLES]
     landscapes = {name: landscape_named(name, arguments.predictor) for name in names}
     skipped = (
@@ -135,6 +141,8 @@ def _parse_arguments() -> argparse.Namespace:
 
 def _facts(landscape: Landscape, share: float) -> dict[str, Any]:
     if landscape.name == PREDICTOR:
+        if not BEST.exists():
+            raise StaleRecordError(f"there is no {BEST.name}: run benchmarks.search_best")
         best = json.loads(BEST.read_text())
         if best["digest"] != landscape.digest:
             raise StaleRecordError(

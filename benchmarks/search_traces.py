@@ -107,8 +107,10 @@ def save(traces: Iterable[Trace], digests: dict[str, str], machine: Any, path: P
 def load(path: Path, digest_of: Callable[[str], str | None]) -> list[Trace]:
     """The recorded traces of the landscapes that are at hand, which digest_of gives for a name.
 
-    Raises StaleRecordError where one has changed since.
+    Raises StaleRecordError where one has changed since, or there is no record.
     """
+    if not path.exists():
+        raise StaleRecordError(f"there is no {path.name}: record the peers with --peers")
     content = json.loads(gzip.decompress(path.read_bytes()))
     at_hand = set()
     for name, recorded in content["landscapes"].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -29,14 +30,15 @@ class Facts(NamedTuple):
     macs: Floats
 
 
-class Pool(NamedTuple):
+@dataclass(frozen=True)
+class Pool:
     """N candidates: rows (N, P) in canonical form, what is known of them, what names them (N,)."""
 
     rows: Rows
     facts: Facts
     keys: NDArray[np.int64]
 
-    def __len__(self) -> int:  # of the candidates, not of the fields
+    def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, which: NDArray[Any]) -> Pool:

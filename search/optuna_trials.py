@@ -105,7 +105,12 @@ class TrialSampler:
 
     def learn(self, trials: Sequence[Finished]) -> None:
         """All trials up to now, by number: those not learnt yet are told."""
-        asked = {self._key(candidate): trial for trial, candidate in self._asked}
+        asked: dict[bytes, optuna.Trial] = {}
+        for trial, candidate in self._asked:
+            key = self._key(candidate)
+            if key in asked:  # of candidates that were asked for twice the last one counts
+                self._tell(asked[key], None)
+            asked[key] = trial
         for finished in trials[self._num_learnt :]:
             self._num_scored += finished.accuracy is not None
             open_trial = asked.pop(self._key(finished.candidate), None)

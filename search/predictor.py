@@ -43,9 +43,8 @@ class Predictor:
 
     Its kernel is a sum of two: one that adds up what each step of each choice does on its own, and
     one over the sizes, for what all of them do together. Whatever else choices do to each other
-    counts as noise: with a few hundred scores for dozens of choices, a kernel for it ranked unseen
-    candidates worse. Scales, length and noise are fitted to the marginal likelihood (there,
-    section 5.4), with wide priors.
+    counts as noise: dozens of choices have more of it than a search's scores could tell. Scales,
+    length and noise are fitted to the marginal likelihood (there, section 5.4), with wide priors.
     """
 
     def __init__(
@@ -126,7 +125,7 @@ def _add_noise(covariance: Floats, scales: Floats, noise: Floats) -> None:
 
 
 def _fit(parts: _Parts, targets: Floats, noise: Floats) -> Floats:
-    """The most likely scalesparameters, as logarithms."""
+    """The most likely scales, length and noise, as logarithms."""
 
     def loss(scales: Floats) -> float:
         covariance = _kernel(parts, scales)

@@ -226,16 +226,12 @@ class Study:
     def _anchors(self) -> list[Candidate]:
         """The largest uniform subnet within the limits at each resolution, from the largest on:
         that of most multiply-accumulates, with lite residual modules of whatever size."""
-        spec = self.space.supernet
+        subnets = self.space.supernet.uniform_subnets
         anchors: list[Candidate] = []
         for resolution in reversed(self.space.resolutions):
             candidates = [
-                self.space.candidate(
-                    spec.uniform(kernel_size, expand_ratio, depth), resolution, size
-                )
-                for depth in spec.depths
-                for expand_ratio in spec.expand_ratios
-                for kernel_size in spec.kernel_sizes
+                self.space.candidate(subnet, resolution, size)
+                for subnet in subnets
                 for size in self.space.lite_residual_sizes
             ]
             macs = self._pricing.macs(self._encoding.rows(candidates))
@@ -315,10 +311,14 @@ def smallest_within(
             smallest_feasible_bytes=smallest_bytes,
         )
     encoding = Encoding(space)
-    fewest = space.smallest()
-    least_macs = int(pricing.macs(encoding.rows([fewest]))[0])
     if mac_limit is None or pricing.macs(encoding.rows([smallest]))[0] <= mac_limit:
         return smallest
+    of_sizes = [
+        space.candidate(space.supernet.smallest, space.resolutions[0], size)
+        for size in space.lite_residual_sizes
+    ]
+    macs = pricing.macs(encoding.rows(of_sizes))
+    fewest, least_macs = of_sizes[int(np.argmin(macs))], int(macs.min())
     _, needed_bytes = pricing.lean(fewest, limit_bytes)
     if least_macs <= mac_limit and needed_bytes <= limit_bytes:
         return fewest

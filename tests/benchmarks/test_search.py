@@ -175,6 +175,8 @@ def test_figures_compare_ours_early_with_the_best_peer_late(tmp_path: Path):
 
 def test_a_record_is_replayed_and_refused_on_another_landscape(tmp_path: Path):
     path = tmp_path / "peers.json.gz"
+    with pytest.raises(StaleRecordError, match="--peers"):
+        load(path, {"tiny": "digest"}.get)
     trace = a_trace("TPE", 0.5, 0)
     save([trace], {"tiny": "digest"}, describe_machine(), path)
     assert load(path, {"tiny": "digest"}.get) == [trace]

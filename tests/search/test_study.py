@@ -154,6 +154,13 @@ def test_only_the_smallest_fits():
     assert {trial.candidate for trial in trials} == {SMALLEST}
 
 
+def test_rebuilt_where_candidates_run_out():
+    limit = cheap_price(SMALLEST) + 2_500  # one step of one choice
+    whole = run(make_study(limit), 36)
+    assert 20 < len({trial.candidate for trial in whole}) < 36
+    assert run(make_study(limit, finished=as_finished(whole[:28])), 36) == whole[28:]
+
+
 def test_infeasible():
     smallest_bytes = cheap_price(SMALLEST)
     with pytest.raises(InfeasibleError, match=f"{smallest_bytes} bytes") as raised:
