@@ -29,8 +29,8 @@ OURS = ("ours", "ours, by 4")
 PEERS = ("random", "TPE", "NSGA-II", "GP", "OFA", "LINAS")
 TABLES = ("flowers17",)
 
-_MAX_EVALUATIONS = {("GP", PREDICTOR): 100, ("ours", None): 100}
-"""Of a searcher on a landscape or (None) on all: of those that take long."""
+_MAX_EVALUATIONS = {"GP": 100, "ours": 100}
+"""Of those that take long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +89,7 @@ def trace_of(run: Run) -> Trace:
             for column, values in zip(columns, found, strict=True):
                 column += values
     else:
-        most = min(
-            _MAX_EVALUATIONS.get((run.searcher, place), CHECKPOINTS[-1])
-            for place in (run.landscape, None)
-        )
+        most = _MAX_EVALUATIONS.get(run.searcher, CHECKPOINTS[-1])
         evaluations = [number for number in CHECKPOINTS if number <= most]
         columns = carry_out(problem, _searcher(run.searcher, problem, run.seed), evaluations)
     accuracy, hypervolume, seconds = columns
