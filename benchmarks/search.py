@@ -15,8 +15,8 @@ much time, proposing and scoring, in one thread: the best accuracy that fits, an
 the area between the front and the point (limit, accuracy of guessing), as a share of that of the
 best front known. That is the whole table's, or what benchmarks.search_best found.
 
-Ours is carried out each time. The peers always come out the same and take hours, GP above all
-(which is seen on the predictor's landscape up to 100 evaluations only), so they are replayed from
+Ours is carried out each time, one by one up to 100 evaluations. The peers always come out the same
+and take hours, GP above all (which therefore stops at 100 evaluations), so they are replayed from
 benchmarks/landscapes/peers.json.gz; --peers, with --predictor, carries them (or those named) out
 and writes that anew. The record is refused where the landscapes are not those that it was made on.
 

@@ -2,9 +2,9 @@
 
 Optuna's get both objectives, accuracy up and memory down, and the limit as a constraint. Only a
 candidate that fits and is new counts as an evaluation. A proposal that does not fit is told with
-by how much it passes the limit and, for nothing, with its accuracy, as Optuna wants values; a
-known one with its known accuracy. After 20 such in a row the last is made to fit, by a random
-walk to the smallest candidate. All of that is to the peers' advantage.
+by how much it passes the limit and, for nothing, with its accuracy, as Optuna wants values; one
+that was scored before is dropped as failed. After 20 such in a row the last is made to fit, by a
+random walk to the smallest candidate. All of that is to the peers' advantage.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 
 from benchmarks.search_landscapes import Floats, Rows
 from benchmarks.search_problem import MAX_REJECTED, Problem, Row
@@ -58,7 +58,7 @@ class OptunaSearcher:
         self._problem = problem
         self._accuracy = accuracy
         self._rng = np.random.default_rng(seed)
-        self._known: dict[bytes, float] = {}
+        self._known: set[bytes] = set()
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(range(len(values)))
             for name, values in problem.landscape.choices.items()
@@ -71,10 +71,12 @@ class OptunaSearcher:
     def ask(self) -> Row:
         for _ in range(MAX_REJECTED):
             self._trial, row = self._propose()
-            known = self._known.get(row.tobytes())
-            if known is None and self._problem.fits(row):
+            if row.tobytes() in self._known:
+                self._study.tell(self._trial, state=TrialState.FAIL)
+            elif self._problem.fits(row):
                 return row
-            self._tell_optuna(row, float(self._accuracy(row[None])[0]) if known is None else known)
+            else:
+                self._tell_optuna(row, float(self._accuracy(row[None])[0]))
         row = self._problem.feasible(row[None], self._rng)[0]
         names = self._problem.landscape.choices
         self._study.enqueue_trial(dict(zip(names, row.tolist(), strict=True)))
@@ -82,7 +84,7 @@ class OptunaSearcher:
         return row
 
     def tell(self, row: Row, accuracy: float) -> None:
-        self._known[row.tobytes()] = accuracy
+        self._known.add(row.tobytes())
         self._tell_optuna(row, accuracy)
 
     def _propose(self) -> tuple[Trial, Row]:

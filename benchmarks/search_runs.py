@@ -29,8 +29,8 @@ OURS = ("ours", "ours, by 4")
 PEERS = ("random", "TPE", "NSGA-II", "GP", "OFA", "LINAS")
 TABLES = ("flowers17",)
 
-_MAX_GP_EVALUATIONS = 100
-"""Of Optuna's GP on the predictor's space, where 250 take a quarter of an hour."""
+_MAX_EVALUATIONS = {"GP": 100, "ours": 100}
+"""Of those that take long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,7 @@ def trace_of(run: Run) -> Trace:
             for column, values in zip(columns, found, strict=True):
                 column += values
     else:
-        is_short = run.searcher == "GP" and run.landscape == PREDICTOR
-        most = _MAX_GP_EVALUATIONS if is_short else CHECKPOINTS[-1]
+        most = _MAX_EVALUATIONS.get(run.searcher, CHECKPOINTS[-1])
         evaluations = [number for number in CHECKPOINTS if number <= most]
         columns = carry_out(problem, _searcher(run.searcher, problem, run.seed), evaluations)
     accuracy, hypervolume, seconds = columns
