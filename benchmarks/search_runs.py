@@ -27,7 +27,7 @@ LIMIT_SHARES = (0.25, 0.5, 0.75)
 SEEDS = range(5)
 OURS = ("ours", "ours, by 4")
 PEERS = ("random", "TPE", "NSGA-II", "GP", "OFA", "LINAS")
-TABLES = ("flowers17",)
+TABLES = ("flowers17", "signdigits10")
 
 _MAX_EVALUATIONS = {"GP": 100, "ours": 100}
 """Of those that take long."""
