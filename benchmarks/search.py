@@ -15,10 +15,11 @@ much time, proposing and scoring, in one thread: the best accuracy that fits, an
 the area between the front and the point (limit, accuracy of guessing), as a share of that of the
 best front known. That is the whole table's, or what benchmarks.search_best found.
 
-Ours is carried out each time, one by one up to 100 evaluations. The peers always come out the same
-and take hours, GP above all (which therefore stops at 100 evaluations), so they are replayed from
-benchmarks/landscapes/peers.json.gz; --peers, with --predictor, carries them (or those named) out
-and writes that anew; what has not been recorded is left out. The record is refused where the landscapes are not those that it was made on.
+Ours is carried out each time, one by one up to 100 evaluations. The peers always come out the
+same and take hours, GP above all (which therefore stops at 100 evaluations), so they are replayed
+from benchmarks/landscapes/peers.json.gz; --peers, with --predictor, carries them (or those named)
+out and writes that anew; what has not been recorded is left out. The record is refused where the
+landscapes are not those that it was made on.
 
 Scoring time is measured on --dataset, adapted and scored as a table's candidates are; else it is
 the mean of the tables', as recorded there. The last line of --json holds hypervolume_ratio (ours
