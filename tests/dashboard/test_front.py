@@ -152,7 +152,7 @@ def test_the_axis_has_limit_and_largest_unless_they_are_far_apart(
 def test_points_tell_error_memory_compute_pace_and_plan(page: Page, records: Records) -> None:
     show_front(page, point(3, 4_500_000, 0.8, is_chosen=True))
     page.goto(f"/#/jobs/{records.succeeded(trials=4, num_reused=1, num_given_up=1)}")
-    page.get_by_text("As a table").first.click()
+    card(page, "Trials").get_by_text("As a table").click()
     rows = card(page, "Trials").get_by_role("row")
     expect(rows.nth(1)).to_contain_text("scored by an earlier job")
     expect(rows.nth(2)).to_contain_text("given up after 25 images")
@@ -221,6 +221,6 @@ def test_a_job_of_an_earlier_version_still_shows(page: Page, records: Records) -
         expect(figures).to_contain_text(text)
     expect(figures).not_to_contain_text("±")
     expect(page.locator(".certainty")).to_have_count(0)
-    page.get_by_text("As a table").first.click()
+    card(page, "Trials").get_by_text("As a table").click()
     expect(card(page, "Trials").get_by_role("row").last).to_contain_text("88.3%\u2013")
     expect(card(page, "Trials").locator(".legend")).not_to_contain_text("early")
