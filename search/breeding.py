@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from search.encoding import Rows
 from search.front import Floats
 
-_NUM_RANDOM = 4000
+_NUM_CLIMBERS = 4000
+"""Random candidates that the ends of the front are looked for from."""
+
 _NEARBY = 20
 """A parent's mate is at most so many places from it in the order of their memory."""
 
@@ -83,18 +85,19 @@ class Breeder:
     def feasible(self, rows: Rows) -> Pool:
         """Those within the limits, each once."""
         rows = self._canonical(rows)
-        _, first = np.unique(self._keys(rows), return_index=True)
-        pool = self.pool(rows[first])
+        keys, first = np.unique(self._keys(rows), return_index=True)
+        rows = rows[first]
+        pool = Pool(rows, self._facts(rows), keys)
         return pool.take(self.fits(pool.facts))
 
     def fits(self, facts: Facts) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = self._excess(facts) <= 0
         return found
 
-    def random(self, rng: np.random.Generator) -> Rows:
+    def random(self, count: int, rng: np.random.Generator) -> Rows:
         """Rows from the smallest choices to the largest, each with more or less of chance."""
-        shape = (_NUM_RANDOM, len(self.counts))
-        level, freedom = rng.random((_NUM_RANDOM, 1)), rng.random((_NUM_RANDOM, 1))
+        shape = (count, len(self.counts))
+        level, freedom = rng.random((count, 1)), rng.random((count, 1))
         at = level + freedom * (rng.random(shape) - level)
         rows: Rows = np.floor(at * self.counts).astype(np.intp)
         return rows
@@ -136,7 +139,7 @@ class Breeder:
     def _climb(self, value: Callable[[Facts], Floats]) -> NDArray[np.intp]:
         """The best of random rows, bettered choice by choice."""
         best: NDArray[np.intp] | None = None
-        rows, height = self.random(np.random.default_rng(0)), -np.inf
+        rows, height = self.random(_NUM_CLIMBERS, np.random.default_rng(0)), -np.inf
         while True:
             pool = self.pool(rows)
             heights = value(pool.facts) - _FAR * self._excess(pool.facts)

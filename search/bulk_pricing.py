@@ -110,11 +110,15 @@ class BulkPricing:
         sizes = rows[:, -1] if self._method.uses_lite_residual else np.zeros(len(rows), np.intp)
         # a stretch begins where a stage has its second block, or with the next stage
         shallow = (depths[:, :NUM_ELASTIC_STAGES] == 1) @ (1 << np.arange(NUM_ELASTIC_STAGES))
-        keys, group_of = np.unique(
-            np.stack([rows[:, -2], sizes, shallow], axis=1), axis=0, return_inverse=True
+        shape = (
+            len(self._space.resolutions),
+            len(self._space.lite_residual_sizes),
+            1 << NUM_ELASTIC_STAGES,
         )
-        for number, key in enumerate(keys.tolist()):
-            members = np.flatnonzero(group_of == number)
+        numbers = np.ravel_multi_index((rows[:, -2], sizes, shallow), shape)
+        for number in np.unique(numbers):
+            members = np.flatnonzero(numbers == number)
+            key = (int(index) for index in np.unravel_index(number, shape))
             yield self._group(*key), members, choices[members]
 
     def _choices(self, rows: Rows) -> tuple[Choices, NDArray[np.intp]]:

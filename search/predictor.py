@@ -19,13 +19,6 @@ _PRIOR_MEANS = np.log([10.0, 1.0, 2.0, 0.05])
 _PRIOR_DEVIATIONS = np.array([2.0, 2.0, 0.7, 1.5])
 
 
-class Prediction(NamedTuple):
-    """Of N candidates: mean and standard deviation (N,) of the accuracy."""
-
-    means: Floats
-    deviations: Floats
-
-
 @dataclass(frozen=True, kw_only=True)
 class Features:
     """What is known of N candidates before they are scored.
@@ -69,19 +62,24 @@ class Predictor:
 
     def means(self, features: Features) -> Floats:
         """Of N candidates, without how sure they are, which takes longer."""
-        covariance = _kernel(self._parts(features, self._features), self.scales)
+        return self._means(self._covariance(features))
+
+    def beliefs(self, features: Features) -> Beliefs:
+        """Of N candidates, with how sure they are."""
+        return Beliefs(self, features)
+
+    def _means(self, covariance: Floats) -> Floats:
         found: Floats = self._center + self._scale * (covariance @ self._weights)
         return found
 
-    def predict(self, features: Features) -> Prediction:
-        covariance = _kernel(self._parts(features, self._features), self.scales)
-        solved = solve_triangular(self._root, covariance.T, lower=True)
-        prior = self._prior_variances(features)
-        variances = np.maximum(prior - np.sum(solved**2, axis=0), _JITTER)
-        return Prediction(
-            self._center + self._scale * (covariance @ self._weights),
-            self._scale * np.sqrt(variances),
-        )
+    def _covariance(self, left: Features, right: Features | None = None) -> Floats:
+        """Of N and M candidates (N, M), a priori; right: else those that it was fitted to."""
+        return _kernel(self._parts(left, right or self._features), self.scales)
+
+    def _explained(self, covariance: Floats) -> Floats:
+        """Columns (M, N) whose products are what the M scores tell of N candidates together."""
+        found: Floats = solve_triangular(self._root, covariance.T, lower=True, check_finite=False)
+        return found
 
     def _prior_variances(self, features: Features) -> Floats:
         additive, sizes, _, _ = np.exp(self.scales)
@@ -103,6 +101,36 @@ class Predictor:
                 0,
             ),
         )
+
+
+class Beliefs:
+    """What a predictor holds of N candidates. means: of their accuracies (N,)."""
+
+    def __init__(self, predictor: Predictor, features: Features) -> None:
+        self._predictor = predictor
+        self._features = features
+        covariance = predictor._covariance(features)
+        self.means = predictor._means(covariance)
+        self._explained = predictor._explained(covariance)
+        prior = predictor._prior_variances(features)
+        self._variances = prior - np.sum(self._explained**2, axis=0)
+
+    def deviations(self, pending: Features | None = None) -> Floats:
+        """Standard deviations of the accuracies (N,), as they will be once the pending candidates
+        are scored: that does not depend on what comes of these.
+        """
+        variances = self._variances
+        if pending is not None and len(pending.choices):
+            predictor = self._predictor
+            explained = predictor._explained(predictor._covariance(pending))
+            joint = predictor._covariance(pending, pending) - explained.T @ explained
+            _add_noise(joint, predictor.scales, np.ones(len(joint)))
+            across = predictor._covariance(self._features, pending) - self._explained.T @ explained
+            root = cholesky(joint, lower=True)
+            told = solve_triangular(root, across.T, lower=True)
+            variances = variances - np.sum(told**2, axis=0)
+        found: Floats = self._predictor._scale * np.sqrt(np.maximum(variances, _JITTER))
+        return found
 
 
 class _Parts(NamedTuple):

@@ -9,7 +9,7 @@ to the memory-accuracy front, or to the best accuracy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,43 +21,16 @@ from optuna.trial import FrozenTrial, TrialState
 from search.breeding import Breeder, Facts, Pool
 from search.encoding import Rows
 from search.front import Floats, Staircase, expected_excess
-from search.predictor import Features, Predictor
+from search.inner_loop import FIRST_MILESTONE, InnerLoop, Scored
+from search.predictor import Beliefs, Features, Predictor
 
 NUM_IMAGES = "num_images"
 """A user attribute of trials: the images that the accuracy was found on, where not all."""
 
-_NUM_FIRST = 12
-"""Trials spread over the memory up to the limit, before there is anything to learn from."""
-
-_NUM_GENERATIONS = 6
-_NUM_CHILDREN = 3000
-_NUM_PARENTS = 300
-_NUM_BANDS = 20
-"""Bands of memory, each of which has parents."""
-
-_NUM_FINALISTS = 1500
+_NUM_SPREAD = 4000
 
 _GROWTH_EVERY = 3
 """One of so many trials goes for the front, the others for the best accuracy."""
-
-_LEAST_DEVIATION = 1e-9
-
-_MAX_POINTS = 800
-"""Scored candidates that the predictor is fitted to: its time goes with their cube."""
-
-_FIT_AGAIN = 1.3
-"""The predictor's scales are fitted again when there are so many times as many scores."""
-
-
-class _Scored(NamedTuple):
-    """Candidates with their accuracies; noise: the variance of each over that of a whole score."""
-
-    pool: Pool
-    accuracies: Floats
-    noise: Floats
-
-    def take(self, which: NDArray[Any]) -> _Scored:
-        return _Scored(self.pool.take(which), self.accuracies[which], self.noise[which])
 
 
 class PredictorSampler(BaseSampler):
@@ -99,8 +72,10 @@ class PredictorSampler(BaseSampler):
         self._chance = chance
         self._num_images = num_images
         self._seed = seed
-        self._bred: tuple[bytes, Predictor, Pool] | None = None
-        self._fitted: tuple[bytes, Floats] | None = None
+        self._seen = self._breeder.pool(np.empty((0, len(counts)), dtype=np.intp))
+        self._places: dict[int, int] = {}
+        self._loop = InnerLoop(self._breeder, self._features, self._stairs, seed)
+        self._believed: tuple[bytes, Predictor, Pool, Beliefs] | None = None
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -123,7 +98,7 @@ class PredictorSampler(BaseSampler):
     ) -> dict[str, Any]:
         others = [other for other in study.get_trials(deepcopy=False) if other.params]
         told = [other for other in others if other.state is TrialState.COMPLETE]
-        scored = _Scored(
+        scored = Scored(
             self._pool(told),
             np.array([other.values[0] for other in told]),
             np.array([self._noise(other) for other in told]),
@@ -136,19 +111,24 @@ class PredictorSampler(BaseSampler):
         }
 
     def _pool(self, trials: Sequence[FrozenTrial]) -> Pool:
-        indices = [
-            [values.index(trial.params[name]) for name, values in self._choices.items()]
-            for trial in trials
-        ]
-        rows = np.array(indices, dtype=np.intp).reshape(len(trials), len(self._choices))
-        return self._breeder.pool(rows)
+        """Each trial is looked into and priced once."""
+        new = [trial for trial in trials if trial.number not in self._places]
+        if new:
+            indices = [
+                [values.index(trial.params[name]) for name, values in self._choices.items()]
+                for trial in new
+            ]
+            self._places.update({t.number: len(self._seen) + i for i, t in enumerate(new)})
+            self._seen = self._seen.beside(self._breeder.pool(np.array(indices, dtype=np.intp)))
+        places = [self._places[trial.number] for trial in trials]
+        return self._seen.take(np.array(places, dtype=np.intp))
 
     def _noise(self, trial: FrozenTrial) -> float:
         if self._num_images is None:
             return 1.0
         return self._num_images / int(trial.user_attrs.get(NUM_IMAGES, self._num_images))
 
-    def _propose(self, scored: _Scored, pending: Pool) -> NDArray[np.intp]:
+    def _propose(self, scored: Scored, pending: Pool) -> NDArray[np.intp]:
         known = scored.pool.beside(pending)
         number = len(known)
         rng = np.random.default_rng([self._seed, number])
@@ -156,84 +136,37 @@ class PredictorSampler(BaseSampler):
         if len(ends):
             first: NDArray[np.intp] = ends.rows[0]
             return first
-        if number < _NUM_FIRST or len(scored.pool) < 2:
+        if number < FIRST_MILESTONE or len(scored.pool) < 2:
             return self._spread_out(known, rng)
-        predictor, finalists = self._breed(scored)
-        finalists = finalists.without(pending.keys)
-        if not len(finalists):
+        predictor, finalists, beliefs = self._beliefs(scored)
+        is_new = ~np.isin(finalists.keys, pending.keys)
+        if not is_new.any():
             return self._any(known, rng)
-        if len(pending):
-            predictor, scored = self._believe(predictor, scored, pending)
-        means, deviations = predictor.predict(self._features(finalists))
-        accuracies = self._counted(scored)
+        # Pending trials count as if they had come out as expected, which changes no expectation.
+        features = self._features(pending)
+        deviations = beliefs.deviations(features)[is_new]
+        finalists, means = finalists.take(is_new), beliefs.means[is_new]
+        believed = Scored(
+            known,
+            np.append(scored.accuracies, predictor.means(features)),
+            np.append(scored.noise, np.ones(len(pending))),
+        )
         if number % _GROWTH_EVERY:
-            gains = expected_excess(means, deviations, accuracies.max())
+            gains = expected_excess(means, deviations, self._counted(believed).max())
         else:
-            stairs = self._stairs(scored)
+            stairs = self._stairs(believed)
             gains = stairs.expected_growth(finalists.facts.peak_bytes, means, deviations)
         row: NDArray[np.intp] = finalists.rows[np.argmax(gains)]
         return row
 
-    def _breed(self, scored: _Scored) -> tuple[Predictor, Pool]:
-        """The predictor, and the best of the inner loop, none of them scored."""
-        key = scored.pool.keys.tobytes() + scored.accuracies.tobytes()
-        if self._bred is None or self._bred[0] != key:
-            predictor = self._fit(scored, self._scales(scored))
-            rng = np.random.default_rng([self._seed, len(scored.pool)])
-            self._bred = (key, predictor, self._finalists(predictor, scored, rng))
-        return self._bred[1:]
+    def _beliefs(self, scored: Scored) -> tuple[Predictor, Pool, Beliefs]:
+        if self._believed is None or self._believed[0] != scored.key:
+            predictor, finalists = self._loop.finalists(scored)
+            beliefs = predictor.beliefs(self._features(finalists))
+            self._believed = (scored.key, predictor, finalists, beliefs)
+        return self._believed[1:]
 
-    def _finalists(self, predictor: Predictor, scored: _Scored, rng: np.random.Generator) -> Pool:
-        breeder, stairs = self._breeder, self._stairs(scored)
-        pool = breeder.feasible(np.concatenate([scored.pool.rows, breeder.random(rng)]))
-        means = predictor.means(self._features(pool))
-        for _ in range(_NUM_GENERATIONS):
-            parents = pool.rows[_promising(pool, means, stairs, _NUM_PARENTS)]
-            children = breeder.feasible(breeder.children(parents, _NUM_CHILDREN, rng))
-            children = children.without(pool.keys)
-            pool = pool.beside(children)
-            means = np.append(means, predictor.means(self._features(children)))
-        is_new = ~np.isin(pool.keys, scored.pool.keys)
-        pool, means = pool.take(is_new), means[is_new]
-        if not len(pool):
-            return pool
-        return pool.take(_promising(pool, means, stairs, _NUM_FINALISTS))
-
-    def _believe(
-        self, predictor: Predictor, scored: _Scored, pending: Pool
-    ) -> tuple[Predictor, _Scored]:
-        """As if what is pending had come out as predicted."""
-        expected = predictor.means(self._features(pending))
-        believed = _Scored(
-            scored.pool.beside(pending),
-            np.append(scored.accuracies, expected),
-            np.append(scored.noise, np.ones(len(expected))),
-        )
-        return self._fit(believed, predictor.scales), believed
-
-    def _fit(self, scored: _Scored, scales: Floats | None) -> Predictor:
-        """To those nearest to the front, where there are very many."""
-        if len(scored.pool) > _MAX_POINTS:
-            order = np.argsort(scored.pool.facts.peak_bytes, kind="stable")
-            heights = np.empty(len(order))
-            heights[order] = np.maximum.accumulate(scored.accuracies[order])
-            nearest = np.argsort(heights - scored.accuracies, kind="stable")[:_MAX_POINTS]
-            scored = scored.take(np.sort(nearest))
-        features = self._features(scored.pool)
-        return Predictor(features, scored.accuracies, scored.noise, scales)
-
-    def _scales(self, scored: _Scored) -> Floats:
-        """Fitted now and then, to the first scores: the same for a study that was rebuilt."""
-        count = float(_NUM_FIRST)
-        while count * _FIT_AGAIN <= min(len(scored.pool), _MAX_POINTS):
-            count *= _FIT_AGAIN
-        first = scored.take(np.arange(min(int(count), len(scored.pool))))
-        key = first.pool.keys.tobytes() + first.accuracies.tobytes()
-        if self._fitted is None or self._fitted[0] != key:
-            self._fitted = (key, self._fit(first, None).scales)
-        return self._fitted[1]
-
-    def _stairs(self, scored: _Scored) -> Staircase:
+    def _stairs(self, scored: Scored) -> Staircase:
         return Staircase(
             scored.pool.facts.peak_bytes,
             self._counted(scored),
@@ -241,7 +174,7 @@ class PredictorSampler(BaseSampler):
             chance=self._chance,
         )
 
-    def _counted(self, scored: _Scored) -> Floats:
+    def _counted(self, scored: Scored) -> Floats:
         """Accuracies; but chance where a limit is passed: scores may be of another search's."""
         fits = self._breeder.fits(scored.pool.facts)
         return np.where(fits, scored.accuracies, self._chance)
@@ -254,7 +187,7 @@ class PredictorSampler(BaseSampler):
 
     def _spread_out(self, known: Pool, rng: np.random.Generator) -> NDArray[np.intp]:
         """One whose memory is far from that of all known ones."""
-        pool = self._breeder.feasible(self._breeder.random(rng)).without(known.keys)
+        pool = self._breeder.feasible(self._breeder.random(_NUM_SPREAD, rng)).without(known.keys)
         if not len(pool):
             return self._any(known, rng)
         distances = np.abs(np.subtract.outer(pool.facts.peak_bytes, known.facts.peak_bytes))
@@ -267,18 +200,3 @@ class PredictorSampler(BaseSampler):
         new = self._breeder.feasible(self._breeder.neighbours(known.rows)).without(known.keys)
         row: NDArray[np.intp] = rng.choice(new.rows if len(new) else known.rows)
         return row
-
-
-def _promising(pool: Pool, means: Floats, stairs: Staircase, count: int) -> NDArray[np.intp]:
-    """Indices of those that would add most to the front, and of the most accurate in each band of
-    memory; by rising memory."""
-    peak_bytes = pool.facts.peak_bytes
-    deviations = np.full(len(means), max(float(means.std()) / 10, _LEAST_DEVIATION))
-    growth = stairs.expected_growth(peak_bytes, means, deviations)
-    chosen = [np.argsort(-growth, kind="stable")[: count // 2]]
-    order = np.argsort(peak_bytes, kind="stable")
-    for band in np.array_split(order, _NUM_BANDS):
-        best = np.argsort(-means[band], kind="stable")
-        chosen.append(band[best[: count // (2 * _NUM_BANDS)]])
-    found = np.unique(np.concatenate(chosen))
-    return found[np.argsort(peak_bytes[found], kind="stable")]
