@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from search.encoding import Rows
 from search.front import Floats
 
-_NUM_CLIMBERS = 4000
-"""Random candidates that the ends of the front are looked for from."""
+_NUM_CLIMBERS = 100
+_NUM_BORN = 2000
+_NUM_GENERATIONS = 8
+"""The ends of the front are looked for among so many candidates a generation."""
 
 _NEARBY = 20
 """A parent's mate is at most so many places from it in the order of their memory."""
@@ -137,16 +139,23 @@ class Breeder:
         return np.stack([lean, large])
 
     def _climb(self, value: Callable[[Facts], Floats]) -> NDArray[np.intp]:
-        """The best of random rows, bettered choice by choice."""
-        best: NDArray[np.intp] | None = None
-        rows, height = self.random(_NUM_CLIMBERS, np.random.default_rng(0)), -np.inf
-        while True:
-            pool = self.pool(rows)
+        """The best of some generations, bettered choice by choice."""
+        rng = np.random.default_rng(0)
+
+        def fittest(pool: Pool) -> Pool:
             heights = value(pool.facts) - _FAR * self._excess(pool.facts)
-            if best is not None and heights.max() <= height:
+            best = np.argsort(-heights, kind="stable")[:_NUM_CLIMBERS]
+            return pool.take(best)
+
+        pool = fittest(self.pool(self.random(_NUM_BORN, rng)))
+        for _ in range(_NUM_GENERATIONS):
+            parents = pool.rows[np.argsort(pool.facts.peak_bytes, kind="stable")]
+            pool = fittest(pool.beside(self.pool(self.children(parents, _NUM_BORN, rng))))
+        while True:
+            best: NDArray[np.intp] = pool.rows[0]
+            pool = fittest(self.pool(self.neighbours(best[None])))
+            if (pool.rows[0] == best).all():
                 return best
-            best, height = pool.rows[np.argmax(heights)], heights.max()
-            rows = self.neighbours(best[None])
 
     def _excess(self, facts: Facts) -> Floats:
         """By what share each is above the limits, added up."""

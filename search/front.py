@@ -41,6 +41,12 @@ class Staircase:
         widths = self._ends[1:] - self._starts[1:]
         return float(np.sum(widths * (self._heights[1:] - self._heights[0])))
 
+    def growth(self, peak_bytes: Floats, accuracies: Floats) -> Floats:
+        """By how much each of N points on its own would add to the hypervolume (N,)."""
+        excess = np.maximum(accuracies[:, None] - self._heights, 0)
+        found: Floats = np.sum(self._widths(peak_bytes) * excess, axis=1)
+        return found
+
     def expected_growth(self, peak_bytes: Floats, means: Floats, deviations: Floats) -> Floats:
         """By how much each of N points is expected to add to the hypervolume, where its bytes are
         known and its accuracy is normally distributed (N,).
@@ -49,10 +55,13 @@ class Staircase:
         over each step the point adds its width to the right of the point, times the expected
         improvement on the step's height.
         """
-        widths = np.maximum(self._ends - np.maximum(self._starts, peak_bytes[:, None]), 0)
-        found: Floats = np.sum(
-            widths * expected_excess(means[:, None], deviations[:, None], self._heights), axis=1
-        )
+        excess = expected_excess(means[:, None], deviations[:, None], self._heights)
+        found: Floats = np.sum(self._widths(peak_bytes) * excess, axis=1)
+        return found
+
+    def _widths(self, peak_bytes: Floats) -> Floats:
+        """Of the part of each step that is right of each of N points (N, steps)."""
+        found: Floats = np.maximum(self._ends - np.maximum(self._starts, peak_bytes[:, None]), 0)
         return found
 
 

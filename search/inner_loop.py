@@ -37,7 +37,8 @@ _NUM_BANDS = 20
 
 _NUM_FINALISTS = 500
 
-_LEAST_DEVIATION = 1e-9
+_BETTER = 0.1
+"""In deviations of what is predicted."""
 
 _MAX_POINTS = 800
 """Scored candidates that the predictor is fitted to: its time goes with their cube."""
@@ -163,11 +164,10 @@ class InnerLoop:
 
 
 def _promising(pool: Pool, means: Floats, stairs: Staircase, count: int) -> NDArray[np.intp]:
-    """Indices of those that would add most to the front, and of the most accurate in each band of
-    memory; by rising memory."""
+    """Indices of those that would add most to the front, were they somewhat better, and of the
+    most accurate in each band of memory; by rising memory."""
     peak_bytes = pool.facts.peak_bytes
-    deviations = np.full(len(means), max(float(means.std()) / 10, _LEAST_DEVIATION))
-    growth = stairs.expected_growth(peak_bytes, means, deviations)
+    growth = stairs.growth(peak_bytes, means + _BETTER * means.std())
     chosen = [np.argsort(-growth, kind="stable")[: count // 2]]
     order = np.argsort(peak_bytes, kind="stable")
     for band in np.array_split(order, _NUM_BANDS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,10 +14,32 @@ from scipy.optimize import minimize
 Floats = NDArray[np.float64]
 
 _JITTER = 1e-8
-# Means and deviations of the logarithms of: the scale of the additive part, that of the part over
-# sizes, its length, and the noise, for accuracies and sizes of mean 0 and variance 1.
-_PRIOR_MEANS = np.log([10.0, 1.0, 2.0, 0.05])
-_PRIOR_DEVIATIONS = np.array([2.0, 2.0, 0.7, 1.5])
+_CHUNK = 128
+"""Candidates that are gone through together: their covariances stay in the processor's cache."""
+
+
+class _Scales(NamedTuple):
+    """The kernel's, for accuracies and sizes of mean 0 and variance 1, or their logarithms.
+
+    additive, sizes, nearness: the variances that the kernel's three parts explain. size_length: in
+    deviations of the sizes; step_length: in steps of choices. noise: a standard deviation.
+    """
+
+    additive: float
+    sizes: float
+    size_length: float
+    nearness: float
+    step_length: float
+    noise: float
+
+
+# Of the logarithms.
+_PRIOR_MEANS = np.log(
+    _Scales(additive=10.0, sizes=1.0, size_length=2.0, nearness=0.1, step_length=4.0, noise=0.01)
+)
+_PRIOR_DEVIATIONS = np.array(
+    _Scales(additive=2.0, sizes=2.0, size_length=0.7, nearness=1.5, step_length=0.5, noise=1.5)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +53,20 @@ class Features:
     choices: Floats
     sizes: Floats
 
+    def chunks(self, count: int) -> Iterator[Features]:
+        """At most so many candidates at a time."""
+        for start in range(0, len(self.choices), count):
+            part = slice(start, start + count)
+            yield Features(choices=self.choices[part], sizes=self.sizes[part])
+
 
 class Predictor:
     """A Gaussian process over candidates (Rasmussen and Williams 2006, chapter 2).
 
-    Its kernel is a sum of two: one that adds up what each step of each choice does on its own, and
-    one over the sizes, for what all of them do together. Whatever else choices do to each other
-    counts as noise: dozens of choices have more of it than a search's scores could tell. Scales,
-    length and noise are fitted to the marginal likelihood (there, section 5.4), with wide priors.
+    Its kernel is a sum of three: one that adds up what each step of each choice does on its own;
+    one over the sizes, for what all of them do together; and one that falls off with every step
+    between two candidates, for what choices do to each other. Scales, lengths and noise are fitted
+    to the marginal likelihood (there, section 5.4), with wide priors.
     """
 
     def __init__(
@@ -62,7 +91,8 @@ class Predictor:
 
     def means(self, features: Features) -> Floats:
         """Of N candidates, without how sure they are, which takes longer."""
-        return self._means(self._covariance(features))
+        found = [self._means(self._covariance(part)) for part in features.chunks(_CHUNK)]
+        return np.concatenate(found) if found else np.empty(0)
 
     def beliefs(self, features: Features) -> Beliefs:
         """Of N candidates, with how sure they are."""
@@ -82,9 +112,10 @@ class Predictor:
         return found
 
     def _prior_variances(self, features: Features) -> Floats:
-        additive, sizes, _, _ = np.exp(self.scales)
+        scales = _Scales(*np.exp(self.scales))
         choices = features.choices - self._choice_center
-        found: Floats = additive * np.mean(choices**2, axis=1) + sizes
+        additive = scales.additive * np.mean(choices**2, axis=1)
+        found: Floats = additive + scales.sizes + scales.nearness
         return found
 
     def _parts(self, left: Features, right: Features) -> _Parts:
@@ -94,12 +125,8 @@ class Predictor:
         )
         return _Parts(
             products=ones @ others.T / ones.shape[1],
-            distances=np.maximum(
-                np.sum(sizes**2, 1)[:, None]
-                + np.sum(other_sizes**2, 1)
-                - 2 * sizes @ other_sizes.T,
-                0,
-            ),
+            distances=_squared_distances(sizes, other_sizes),
+            steps=_squared_distances(ones, others),  # zeros and ones: they count where they differ
         )
 
 
@@ -133,40 +160,85 @@ class Beliefs:
         return found
 
 
+def _squared_distances(left: Floats, right: Floats, products: Floats | None = None) -> Floats:
+    """Between rows (N, M). products: of the rows, where they are known."""
+    if products is None:
+        products = left @ right.T
+    found: Floats = np.sum(left**2, axis=1)[:, None] + np.sum(right**2, axis=1) - 2 * products
+    return found
+
+
 class _Parts(NamedTuple):
-    """Of N and M candidates (N, M): mean product of choices, squared distance of sizes."""
+    """Of N and M candidates (N, M): mean product of choices, squared distance of sizes, steps
+    between their choices."""
 
     products: Floats
     distances: Floats
+    steps: Floats
 
 
-def _kernel(parts: _Parts, scales: Floats) -> Floats:
-    additive, sizes, length, _ = np.exp(scales)
-    found: Floats = additive * parts.products + sizes * np.exp(
-        parts.distances * (-0.5 / length**2)
+def _squared_distances(left: Floats, right: Floats) -> Floats:
+    """Between rows (N, M), by one product of matrices."""
+    ones, others = (np.ones((len(rows), 1)) for rows in (left, right))
+    squares, other_squares = (np.sum(r**2, axis=1, keepdims=True) for r in (left, right))
+    found: Floats = (
+        np.hstack([-2 * left, squares, ones]) @ np.hstack([right, others, other_squares]).T
     )
     return found
 
 
+def _terms(parts: _Parts, by: _Scales) -> tuple[Floats, Floats, Floats]:
+    """The kernel's three."""
+    return (
+        by.additive * parts.products,
+        by.sizes * np.exp(parts.distances * (-0.5 / by.size_length**2)),
+        by.nearness * np.exp(parts.steps * (-1 / by.step_length)),
+    )
+
+
+def _kernel(parts: _Parts, scales: Floats) -> Floats:
+    additive, sizes, nearness = _terms(parts, _Scales(*np.exp(scales)))
+    additive += sizes
+    additive += nearness
+    return additive
+
+
 def _add_noise(covariance: Floats, scales: Floats, noise: Floats) -> None:
-    covariance[np.diag_indices_from(covariance)] += noise * np.exp(2 * scales[-1]) + _JITTER
+    variance = np.exp(2 * _Scales(*scales).noise)
+    covariance[np.diag_indices_from(covariance)] += noise * variance + _JITTER
 
 
 def _fit(parts: _Parts, targets: Floats, noise: Floats) -> Floats:
-    """The most likely scales, length and noise, as logarithms."""
+    """The most likely scales, lengths and noise, as logarithms."""
 
-    def loss(scales: Floats) -> float:
-        covariance = _kernel(parts, scales)
+    def loss(scales: Floats) -> tuple[float, Floats]:
+        """With its gradient."""
+        by = _Scales(*np.exp(scales))
+        additive, sizes, nearness = _terms(parts, by)
+        covariance = additive + sizes + nearness
         _add_noise(covariance, scales, noise)
         root = cholesky(covariance, lower=True)
-        fit = 0.5 * targets @ cho_solve((root, True), targets)
-        unlikely = 0.5 * np.sum(((scales - _PRIOR_MEANS) / _PRIOR_DEVIATIONS) ** 2)
-        return float(fit + np.log(np.diag(root)).sum() + unlikely)
+        weights = cho_solve((root, True), targets)
+        from_prior = (scales - _PRIOR_MEANS) / _PRIOR_DEVIATIONS
+        value = 0.5 * (targets @ weights + from_prior @ from_prior) + np.log(np.diag(root)).sum()
+        # of the loss by each entry of the covariance
+        slope = 0.5 * (cho_solve((root, True), np.eye(len(root))) - np.outer(weights, weights))
+        slopes = _Scales(
+            additive=np.vdot(slope, additive),
+            sizes=np.vdot(slope, sizes),
+            size_length=np.vdot(slope, sizes * parts.distances) / by.size_length**2,
+            nearness=np.vdot(slope, nearness),
+            step_length=np.vdot(slope, nearness * parts.steps) / by.step_length,
+            noise=2 * by.noise**2 * np.diag(slope) @ noise,
+        )
+        return float(value), np.array(slopes) + from_prior / _PRIOR_DEVIATIONS
 
     bounds = [
         (mean - 4 * deviation, mean + 4 * deviation)
         for mean, deviation in zip(_PRIOR_MEANS, _PRIOR_DEVIATIONS, strict=True)
     ]
-    found = minimize(loss, _PRIOR_MEANS, method="L-BFGS-B", bounds=bounds, options={"maxiter": 30})
+    found = minimize(
+        loss, _PRIOR_MEANS, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 30}
+    )
     best: Floats = found.x
     return best

@@ -29,7 +29,7 @@ NUM_IMAGES = "num_images"
 
 _NUM_SPREAD = 4000
 
-_GROWTH_EVERY = 3
+_GROWTH_EVERY = 2
 """One of so many trials goes for the front, the others for the best accuracy."""
 
 

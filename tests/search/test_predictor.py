@@ -18,7 +18,8 @@ def test_predicts_unseen_candidates():
     features, accuracies = made_up(60, 0)
     unseen, truth = made_up(200, 1)
     predictor = Predictor(features, accuracies, np.ones(60), None)
-    means, deviations = predictor.predict(unseen)
+    beliefs = predictor.beliefs(unseen)
+    means, deviations = beliefs.means, beliefs.deviations()
     assert np.std(means - truth) < 0.1 * np.std(truth)
     assert np.allclose(means, predictor.means(unseen))
     within = np.abs(means - truth) < 3 * deviations + 0.005
@@ -29,7 +30,8 @@ def test_is_surer_of_what_it_has_seen():
     features, accuracies = made_up(20, 0)
     far = Features(choices=1 - features.choices, sizes=features.sizes + 3)
     predictor = Predictor(features, accuracies, np.ones(20), None)
-    assert predictor.predict(far).deviations.min() > predictor.predict(features).deviations.max()
+    unsure, sure = (predictor.beliefs(each).deviations() for each in (far, features))
+    assert unsure.min() > sure.max()
 
 
 def test_noisy_scores_count_less():
@@ -45,13 +47,42 @@ def test_noisy_scores_count_less():
             )[0]
             - accuracies[0]
         )
-        for noise in (1.0, 1000.0)
+        for noise in (1.0, 1e6)
     ]
     assert errors[1] < 0.5 * errors[0]
 
 
 def test_equal_accuracies_and_sizes():
     features = Features(choices=np.eye(4), sizes=np.ones((4, 1)))
-    means, deviations = Predictor(features, np.full(4, 0.25), np.ones(4), None).predict(features)
-    assert means == pytest.approx(0.25)
-    assert (deviations > 0).all()
+    beliefs = Predictor(features, np.full(4, 0.25), np.ones(4), None).beliefs(features)
+    assert beliefs.means == pytest.approx(0.25)
+    assert (beliefs.deviations() > 0).all()
+
+
+def test_pending_candidates_count_as_scored():
+    """Deviations are those of a predictor that has seen them, whatever came of them."""
+    features, accuracies = made_up(30, 0)
+    unseen, _ = made_up(50, 1)
+    first, pending = (
+        Features(choices=features.choices[part], sizes=features.sizes[part])
+        for part in (slice(26), slice(26, 30))
+    )
+    before = Predictor(first, accuracies[:26], np.ones(26), None)
+    after = Predictor(features, accuracies, np.ones(30), before.scales)
+    # those that follow are standardized by all 30
+    before._center, before._scale = after._center, after._scale
+    beliefs = before.beliefs(unseen)
+    assert (beliefs.deviations(pending) < beliefs.deviations()).all()
+
+
+def test_predicts_what_choices_do_to_each_other():
+    rng = np.random.default_rng(0)
+    choices = rng.integers(2, size=(160, 6)).astype(float)
+    features = Features(choices=choices, sizes=rng.random((160, 1)))
+    accuracies = 0.5 + 0.1 * (choices[:, 0] == choices[:, 1])
+    seen, unseen = (
+        Features(choices=features.choices[part], sizes=features.sizes[part])
+        for part in (slice(120), slice(120, 160))
+    )
+    means = Predictor(seen, accuracies[:120], np.ones(120), None).means(unseen)
+    assert np.corrcoef(means, accuracies[120:])[0, 1] > 0.9
