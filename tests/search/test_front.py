@@ -33,6 +33,8 @@ def test_expected_growth_is_the_mean_of_the_growth():
         draws = np.maximum(rng.normal(mean, deviation, 4000), 0)
         grown = [stairs([peak], [draw]).hypervolume() for draw in draws]
         simulated = np.mean(grown) - stairs().hypervolume()
+        grows = stairs().growth(np.array([peak]), draws[:1])
+        assert grows[0] == pytest.approx(grown[0] - stairs().hypervolume())
         found = stairs().expected_growth(np.array([peak]), np.array([mean]), np.array([deviation]))
         assert found[0] == pytest.approx(simulated, rel=0.06, abs=0.01)
 

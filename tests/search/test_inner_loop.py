@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from search.breeding import Breeder, Facts
+from search.front import Staircase
+from search.inner_loop import InnerLoop, Scored
+from search.predictor import Features
+
+COUNTS = [3] * 10
+LIMIT = 14.0
+
+
+def facts(rows):
+    """Early choices take memory, late ones multiply-accumulates."""
+    weights = np.linspace(2, 0.5, 10)
+    return Facts(5 + rows @ weights, 10 + rows @ weights[::-1])
+
+
+def accuracy(rows):
+    return 0.2 + 0.5 * np.tanh(rows @ np.linspace(-0.1, 1, 10) / 8)
+
+
+@pytest.fixture(scope="module")
+def breeder():
+    choices = {f"x{i}": tuple(range(count)) for i, count in enumerate(COUNTS)}
+    return Breeder(
+        choices, facts, limit_bytes=LIMIT, mac_limit=np.inf, canonical=lambda rows: rows
+    )
+
+
+def make_loop(breeder):
+    return InnerLoop(
+        breeder,
+        lambda pool: Features(
+            choices=np.concatenate([pool.rows >= 1, pool.rows >= 2], axis=1).astype(float),
+            sizes=np.log(np.stack(pool.facts, axis=1)),
+        ),
+        lambda scored: Staircase(
+            scored.pool.facts.peak_bytes, scored.accuracies, limit_bytes=LIMIT, chance=0.1
+        ),
+        seed=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def scored(breeder):
+    pool = breeder.feasible(breeder.random(600, np.random.default_rng(5)))
+    pool = pool.take(np.random.default_rng(6).permutation(len(pool))[:50])
+    return Scored(pool, accuracy(pool.rows), np.ones(50))
+
+
+def test_finalists_fit_are_new_and_better_than_what_is_scored(breeder, scored):
+    _, finalists = make_loop(breeder).finalists(scored)
+    assert (finalists.facts.peak_bytes <= LIMIT).all()
+    assert not np.isin(finalists.keys, scored.pool.keys).any()
+    assert len(np.unique(finalists.keys)) == len(finalists)
+    found = accuracy(finalists.rows)
+    assert found.max() > scored.accuracies.max()
+    assert np.median(found) > np.median(scored.accuracies)
+
+
+@pytest.mark.parametrize("stops", [[12], [13, 20, 31, 47], [49, 30]])
+def test_what_was_looked_for_before_makes_no_difference(breeder, scored, stops):
+    """Neither by a search that went step by step nor by one whose scores changed."""
+    loop = make_loop(breeder)
+    for count in stops:
+        loop.finalists(scored.take(np.arange(count)))
+    changed = Scored(scored.pool, scored.accuracies[::-1], scored.noise)
+    loop.finalists(changed)
+    predictor, finalists = loop.finalists(scored)
+    other_predictor, others = make_loop(breeder).finalists(scored)
+    assert (finalists.rows == others.rows).all()
+    assert (predictor.scales == other_predictor.scales).all()
+
+
+def test_two_scores_are_enough(breeder, scored):
+    _, finalists = make_loop(breeder).finalists(scored.take(np.arange(2)))
+    assert len(finalists) > 0
