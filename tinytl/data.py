@@ -181,8 +181,8 @@ class ImageSplit:
     """The images of one split; they stay on disk until they are asked for."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self._images = images
-        self.labels = labels
+        self._images = images.view(np.ndarray)  # memory-mapped or not, it pickles as an array
+        self.labels = labels.view(np.ndarray)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from search.space import SearchSpace
 from search.supernet import Supernet, load_supernet
 from service.datasets.store import stored_images
 from service.feasibility import search_space
-from service.record.artifacts import Workplace, artifact_path, size_bytes
+from service.record.artifacts import ADAPTED, IMAGES, Workplace, artifact_path, size_bytes
 from service.record.claims import Claim, add_epoch, add_log, publish_artifact, set_progress
 from service.record.database import Database, now
 from service.record.events import list_events
@@ -23,6 +23,9 @@ from service.record.jobs import get_artifact
 from service.record.models import Artifact, Dataset, EventKind, Job
 from service.schemas import JobSettings
 from service.settings import Settings
+from service.work.lifeline import StopCheck
+from service.work.pools.pool import OwnProcess, Pool
+from service.work.pools.tasks import Shared, SharedFiles
 from service.work.progress import (
     Progress,
     SplitSizes,
@@ -47,7 +50,7 @@ class JobRun:
     job: Job
     dataset: Dataset
     workplace: Workplace
-    should_stop: Callable[[], bool]
+    should_stop: StopCheck
 
     @cached_property
     def options(self) -> JobSettings:
@@ -134,6 +137,26 @@ class JobRun:
         path = artifact_path(self.settings, artifact)
         return path if path.exists() else None
 
+    def pool(self, shared: Shared) -> AbstractContextManager[Pool]:
+        """Where a stage's tasks are to run."""
+        settings = self.settings
+        if settings.ray_address is not None:
+            from service.work.pools.cluster import RayPool
+
+            return RayPool(
+                settings.ray_address,
+                shared,
+                self.should_stop,
+                patience_seconds=settings.ray_patience_seconds,
+            )
+        if settings.pool_processes > 1:
+            from service.work.pools.processes import ProcessPool
+
+            adapted = None if shared.adapted is None else self._published(ADAPTED)
+            files = SharedFiles(images=self._published(IMAGES), adapted=adapted)
+            return ProcessPool(settings.pool_processes, files, self.should_stop)
+        return nullcontext(OwnProcess(shared, self.should_stop))
+
     def publish(
         self, kind: str, path: Path, *, sha256: str | None = None, detail: Any = None
     ) -> Artifact:
@@ -177,6 +200,11 @@ class JobRun:
         if epoch not in self._told_epochs:
             add_epoch(self.database, self.claim, training=training, **asdict(report))
             self._told_epochs.add(epoch)
+
+    def _published(self, kind: str) -> Path:
+        artifact = get_artifact(self.database, self.job.id, kind)
+        assert artifact is not None, "what a stage works with is published before"
+        return artifact_path(self.settings, artifact)
 
     def _write_progress(self, stage: Stage, progress: float, seconds_left: float | None) -> None:
         set_progress(

@@ -11,6 +11,7 @@ from search import optuna_trials
 from search.certainty import choice_certainty
 from search.pricing import fastest_fit, price
 from search.space import Candidate
+from search.study import BATCH_SIZE
 from service import schemas
 from service.record.claims import Claim, release_job
 from service.record.database import Database
@@ -21,6 +22,7 @@ from service.record.models import EventKind, Trial
 from service.settings import Settings
 from service.work import search_stage
 from service.work.job_run import JobRun
+from service.work.pools import tasks
 from service.work.progress import Stage
 from service.work.search_stage import certainty, packed, search, unpacked
 from tests.service.work.runs import NUM_IMAGES, Scoring, run_of
@@ -65,7 +67,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, scoring: Scoring) -> list[float]:
         now[0] += 10.0
         return scoring(*arguments, **named)
 
-    monkeypatch.setattr(search_stage, "score", score)
+    monkeypatch.setattr(tasks, "score", score)
     monkeypatch.setattr(search_stage.time, "perf_counter", lambda: now[0])
     return now
 
@@ -195,7 +197,7 @@ def test_patience_ends_it(make_run: MakeRun, scoring: Scoring) -> None:
     assert f"ends after {len(trials)} trials: none of the last 6 was better" in message
 
 
-def test_candidates_race_those_that_take_no_more(make_run: MakeRun, scoring: Scoring) -> None:
+def test_candidates_race_those_of_earlier_batches_that_take_no_more(make_run: MakeRun, scoring: Scoring) -> None:
     run = make_run(LIMIT, trials=12)
     search(run, scoring.store, ADAPTED)
     trials = trials_of(run)
@@ -203,7 +205,7 @@ def test_candidates_race_those_that_take_no_more(make_run: MakeRun, scoring: Sco
     for trial, rivals in zip(trials, scoring.rivals, strict=True):
         expected = [
             packed(unpacked(other))
-            for other in trials[: trial.number]
+            for other in trials[: trial.number // BATCH_SIZE * BATCH_SIZE]
             if other.is_complete and other.lean_peak_bytes <= trial.lean_peak_bytes
         ]
         assert [packed(rival) for rival in rivals] == expected
