@@ -197,7 +197,9 @@ def test_patience_ends_it(make_run: MakeRun, scoring: Scoring) -> None:
     assert f"ends after {len(trials)} trials: none of the last 6 was better" in message
 
 
-def test_candidates_race_those_of_earlier_batches_that_take_no_more(make_run: MakeRun, scoring: Scoring) -> None:
+def test_candidates_race_those_of_earlier_batches_that_take_no_more(
+    make_run: MakeRun, scoring: Scoring
+) -> None:
     run = make_run(LIMIT, trials=12)
     search(run, scoring.store, ADAPTED)
     trials = trials_of(run)
