@@ -252,6 +252,8 @@ class ImageStore:
         self, splits: dict[Split, ImageSplit], classes: Sequence[str], image_size: int
     ) -> None:
         self._splits = splits
+        self.directory: Path | None = None
+        """Where it was opened."""
         self.classes = tuple(classes)
         self.image_size = image_size
 
@@ -270,7 +272,9 @@ class ImageStore:
                 stop = start + meta["counts"][split]
                 splits[split] = ImageSplit(images[start:stop], labels[start:stop])
                 start = stop
-            return cls(splits, meta["classes"], meta["image_size"])
+            store = cls(splits, meta["classes"], meta["image_size"])
+            store.directory = directory
+            return store
         except (OSError, KeyError, TypeError, ValueError, EOFError, RecursionError) as error:
             raise DataError(f"{directory} is no image store: {error}") from error
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from service.record.models import Artifact
 from service.settings import Settings
 
-IMAGES = "images"
 BUNDLE = "bundle"
 ADAPTED = "adapted"
 """Of a supernet adapted to a dataset: other jobs over it can use it, too."""

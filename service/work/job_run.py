@@ -15,7 +15,7 @@ from search.space import SearchSpace
 from search.supernet import Supernet, load_supernet
 from service.datasets.store import stored_images
 from service.feasibility import search_space
-from service.record.artifacts import ADAPTED, IMAGES, Workplace, artifact_path, size_bytes
+from service.record.artifacts import Workplace, artifact_path, size_bytes
 from service.record.claims import Claim, add_epoch, add_log, publish_artifact, set_progress
 from service.record.database import Database, now
 from service.record.events import list_events
@@ -25,7 +25,7 @@ from service.schemas import JobSettings
 from service.settings import Settings
 from service.work.lifeline import StopCheck
 from service.work.pools.pool import OwnProcess, Pool
-from service.work.pools.tasks import Shared, SharedFiles
+from service.work.pools.tasks import Parcel, Shared
 from service.work.progress import (
     Progress,
     SplitSizes,
@@ -152,9 +152,8 @@ class JobRun:
         if settings.pool_processes > 1:
             from service.work.pools.processes import ProcessPool
 
-            adapted = None if shared.adapted is None else self._published(ADAPTED)
-            files = SharedFiles(images=self._published(IMAGES), adapted=adapted)
-            return ProcessPool(settings.pool_processes, files, self.should_stop)
+            parcel = Parcel.for_this_machine(shared)
+            return ProcessPool(settings.pool_processes, parcel, self.should_stop)
         return nullcontext(OwnProcess(shared, self.should_stop))
 
     def publish(
@@ -200,11 +199,6 @@ class JobRun:
         if epoch not in self._told_epochs:
             add_epoch(self.database, self.claim, training=training, **asdict(report))
             self._told_epochs.add(epoch)
-
-    def _published(self, kind: str) -> Path:
-        artifact = get_artifact(self.database, self.job.id, kind)
-        assert artifact is not None, "what a stage works with is published before"
-        return artifact_path(self.settings, artifact)
 
     def _write_progress(self, stage: Stage, progress: float, seconds_left: float | None) -> None:
         set_progress(

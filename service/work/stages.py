@@ -15,7 +15,7 @@ from search.space import Candidate
 from service.errors import ServiceError
 from service.feasibility import macs_of
 from service.front import front_view
-from service.record.artifacts import BUNDLE, IMAGES
+from service.record.artifacts import BUNDLE
 from service.record.fronts import list_front
 from service.record.jobs import get_artifact, list_trials
 from service.record.models import Artifact
@@ -31,15 +31,16 @@ from tinytl.measure import Measurement, measure_in_fresh_process
 from tinytl.train import correct_images
 from tinytl.units import format_bytes
 
+_IMAGES = "images"
 _MEASUREMENT = "measurement"
 _EVALUATION_BATCH = 64
 
 
 def ingest(run: JobRun) -> ImageStore:
     """Decode every image once, at the size that the largest resolution needs."""
-    path = run.found(IMAGES)
+    path = run.found(_IMAGES)
     if path is None:
-        path = run.workplace.path(IMAGES)
+        path = run.workplace.path(_IMAGES)
         ingest_images(
             run.samples,
             run.dataset.classes,
@@ -48,7 +49,7 @@ def ingest(run: JobRun) -> ImageStore:
             on_progress=lambda done, total: run.progress.report(Stage.INGEST, done, total),
             should_stop=run.should_stop,
         )
-        run.publish(IMAGES, path)
+        run.publish(_IMAGES, path)
         run.log(f"{len(run.samples)} images decoded")
     return ImageStore.open(path)
 

@@ -19,16 +19,16 @@ from service.work.lifeline import StopCheck
 from service.work.pools.news import Done, Failed, Started
 from service.work.pools.patience import Patience
 from service.work.pools.pool import OnNews
-from service.work.pools.tasks import Shared, SharedArrays, Task
+from service.work.pools.tasks import Parcel, Shared, Task
 from tinytl.errors import CancelledError
 
 # Ray would end this process by itself, as if it had died, were this shorter than our patience.
 os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
 
-import ray  # noqa: E402
-from ray.exceptions import RayError, RayTaskError  # noqa: E402
+import ray
+from ray.exceptions import RayError, RayTaskError
 
-from service.work.pools.node import own_version, run_on_node  # noqa: E402
+from service.work.pools.node import own_version, run_on_node
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class RayPool:
         signal.signal(signal.SIGTERM, on_term)  # Ray takes it for itself
         with _calls_to_cluster():
             self._node_id = ray.get_runtime_context().get_node_id()
-            self._reference = ray.put(SharedArrays.of(self._shared))
+            self._reference = ray.put(Parcel.for_any_machine(self._shared))
             self._start = ray.remote(
                 num_cpus=torch.get_num_threads(), max_retries=0, num_returns="streaming"
             )(run_on_node)

@@ -13,7 +13,7 @@ import ray
 from service.errors import ServiceError
 from service.work.pools.attending import attend
 from service.work.pools.news import Done, Failed, News
-from service.work.pools.tasks import Shared, SharedArrays, Task
+from service.work.pools.tasks import Parcel, Shared, Task
 
 _latest: list[tuple[str, Shared]] = []
 """What this process has last opened, under the id of its object: one at most."""
@@ -52,6 +52,6 @@ def _open(reference: Any) -> Shared:
     """As the process that ran an earlier task has it, or from this machine's object store."""
     name = reference.hex()
     if not _latest or _latest[0][0] != name:
-        arrays: SharedArrays = ray.get(reference)
-        _latest[:] = [(name, arrays.open())]
+        parcel: Parcel = ray.get(reference)
+        _latest[:] = [(name, parcel.open())]
     return _latest[0][1]

@@ -19,7 +19,7 @@ from service.work.lifeline import StopCheck
 from service.work.pools.attending import attend
 from service.work.pools.news import Done, Failed
 from service.work.pools.pool import OnNews
-from service.work.pools.tasks import Shared, SharedFiles, Task
+from service.work.pools.tasks import Parcel, Shared, Task
 from tinytl.errors import CancelledError
 
 _LOOK_EVERY_SECONDS = 0.2
@@ -27,13 +27,13 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class ProcessPool:
-    """At most so many processes, started as there are tasks for them; leave it to end them.
+    """At most so many processes, as there are tasks for them; leave it to end them.
 
     They belong to this process's group, and end with this process however that ends.
     """
 
-    def __init__(self, num_processes: int, files: SharedFiles, should_stop: StopCheck) -> None:
-        self._num_processes, self._files, self._should_stop = num_processes, files, should_stop
+    def __init__(self, num_processes: int, parcel: Parcel, should_stop: StopCheck) -> None:
+        self._num_processes, self._parcel, self._should_stop = num_processes, parcel, should_stop
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._connections: list[Connection] = []
         self._idle: list[Connection] = []
@@ -54,55 +54,53 @@ class ProcessPool:
             connection.close()
 
     def run(self, tasks: Sequence[Task], on_news: OnNews) -> None:
+        for _ in range(len(self._processes), min(self._num_processes, len(tasks))):
+            self._start()
         waiting = deque(enumerate(tasks))
         busy: dict[Connection, int] = {}
         while waiting or busy:
-            while waiting and (connection := self._free()) is not None:
+            while waiting and self._idle:
+                connection = self._idle.pop()
                 busy[connection], task = waiting.popleft()
                 connection.send(task)
             ready = wait(busy, timeout=_LOOK_EVERY_SECONDS)
             if self._should_stop.quietly():
                 raise CancelledError("the job was asked to stop")
-            for connection in ready:
-                assert isinstance(connection, Connection)
+            for speaker in ready:
+                assert isinstance(speaker, Connection)
                 try:
-                    news = connection.recv()
+                    news = speaker.recv()
                 except (EOFError, ConnectionResetError) as error:
                     raise TaskLostError("a process of the pool died") from error
                 self._should_stop()  # a beat
                 if isinstance(news, Failed):
                     raise news.error
-                number = busy[connection]
+                number = busy[speaker]
                 if isinstance(news, Done):
-                    self._idle.append(connection)
-                    del busy[connection]
+                    self._idle.append(speaker)
+                    del busy[speaker]
                 on_news(number, news)
 
-    def _free(self) -> Connection | None:
-        """The connection to a process without work; None where all have some."""
-        if self._idle:
-            return self._idle.pop()
-        if len(self._processes) == self._num_processes:
-            return None
+    def _start(self) -> None:
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(
-            target=_work, args=(theirs, self._files, torch.get_num_threads()), daemon=True
+            target=_work, args=(theirs, self._parcel, torch.get_num_threads()), daemon=True
         )
         process.start()
         theirs.close()  # so that its end is news
         self._processes.append(process)
         self._connections.append(ours)
-        return ours
+        self._idle.append(ours)
 
 
-def _work(connection: Connection, files: SharedFiles, num_threads: int) -> None:
+def _work(connection: Connection, parcel: Parcel, num_threads: int) -> None:
     """What a process of the pool does: task after task, until it is killed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     shared: list[Shared] = []
 
     def open_shared() -> Shared:
         if not shared:
-            shared.append(files.open())
+            shared.append(parcel.open())
         return shared[0]
 
     with suppress(EOFError):  # the parent has ended, or is about to end this process

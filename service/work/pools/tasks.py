@@ -18,7 +18,7 @@ from search.space import Candidate
 from service.work.pools.news import Done, Epoch, News, Resumed, Step, Tell
 from tinytl.checkpoint import MemoryCheckpoint
 from tinytl.config import NetworkConfig
-from tinytl.data import ImageSplit, ImageStore
+from tinytl.data import ImageSplit, ImageStore, Split
 from tinytl.network import Network, build_network
 from tinytl.train import EpochReport, TrainSettings, train
 from tinytl.trainable import Method
@@ -33,50 +33,44 @@ class Shared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedFiles:
-    """The same, for another process on this machine: images stay memory-mapped."""
+class Parcel:
+    """The same on its way to another process: images as a folder, where that process is on this
+    machine, so that they stay memory-mapped; else as arrays, without those for the test.
+    """
 
-    images: Path
-    adapted: Path | None
-
-    def open(self) -> Shared:
-        return Shared(
-            store=ImageStore.open(self.images),
-            adapted=None if self.adapted is None else AdaptedSupernet.load(self.adapted),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SharedArrays:
-    """The same, for another machine: arrays, that of the images without those for the test."""
-
-    images: dict[Any, ImageSplit]
-    classes: tuple[str, ...]
-    image_size: int
+    images: Path | ImageStore
     adapted: tuple[dict[str, np.ndarray], dict[str, Any]] | None
 
     @classmethod
-    def of(cls, shared: Shared) -> SharedArrays:
-        store, adapted = shared.store, None
-        if shared.adapted is not None:
-            tensors, header = shared.adapted.to_tensors()
-            adapted = (to_arrays(tensors), header)
-        return cls(
-            images={name: store.split(name) for name in ("train", "val")},
-            classes=store.classes,
-            image_size=store.image_size,
-            adapted=adapted,
-        )
+    def for_this_machine(cls, shared: Shared) -> Parcel:
+        assert shared.store.directory is not None
+        return cls(images=shared.store.directory, adapted=_packed(shared.adapted))
+
+    @classmethod
+    def for_any_machine(cls, shared: Shared) -> Parcel:
+        store = shared.store
+        splits: dict[Split, ImageSplit] = {name: store.split(name) for name in ("train", "val")}
+        images = ImageStore(splits, store.classes, store.image_size)
+        return cls(images=images, adapted=_packed(shared.adapted))
 
     def open(self) -> Shared:
-        adapted = None
+        store, adapted = self.images, None
+        if isinstance(store, Path):
+            store = ImageStore.open(store)
         if self.adapted is not None:
             arrays, header = self.adapted
-            adapted = AdaptedSupernet.from_tensors(
-                to_tensors(arrays), header, source="the shared supernet"
-            )
-        store = ImageStore(self.images, self.classes, self.image_size)
+            tensors = to_tensors(arrays)
+            adapted = AdaptedSupernet.from_tensors(tensors, header, source="the shared supernet")
         return Shared(store=store, adapted=adapted)
+
+
+def _packed(
+    adapted: AdaptedSupernet | None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    if adapted is None:
+        return None
+    tensors, header = adapted.to_tensors()
+    return to_arrays(tensors), header
 
 
 class Task(Protocol):
