@@ -65,10 +65,6 @@ class RayCluster:
         """It may take seconds until it is there."""
         self._nodes.append(self._start(f"--address={self.address}", "--num-cpus=1"))
 
-    def kill_node(self) -> None:
-        """With everything on it, as if its power had failed; the one that was added first."""
-        self._kill(self._nodes.pop(0))
-
     def kill(self) -> None:
         """Every node of it, the head too."""
         for process in [*self._nodes, *([self._head] if self._head else [])]:
@@ -119,3 +115,25 @@ class RayCluster:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
+
+    def hold_task(self) -> int:
+        """Waits until a process runs a task, and lets it stand still in its midst."""
+        held: list[int] = []
+
+        def hold() -> bool:
+            for pid in self.task_processes():
+                os.kill(pid, signal.SIGSTOP)
+                if pid in self.task_processes():  # it had not just come to its end
+                    held.append(pid)
+                    return True
+                os.kill(pid, signal.SIGCONT)
+            return False
+
+        wait_for(hold, 40)
+        return held[0]
+
+    def kill_node_of(self, pid: int) -> None:
+        """With everything on it, as if its power had failed."""
+        (node,) = (node for node in self._nodes if pid in descendants(node.pid))
+        self._nodes.remove(node)
+        self._kill(node)
