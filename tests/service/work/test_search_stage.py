@@ -1,7 +1,9 @@
 """The search stage, with scores that are drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -23,6 +25,8 @@ from service.settings import Settings
 from service.work import search_stage
 from service.work.job_run import JobRun
 from service.work.pools import tasks
+from service.work.pools.pool import OnNews
+from service.work.pools.tasks import Shared, Task
 from service.work.progress import Stage
 from service.work.search_stage import certainty, packed, search, unpacked
 from tests.service.work.runs import NUM_IMAGES, Scoring, run_of
@@ -144,6 +148,50 @@ def test_interrupted_it_goes_on_to_the_same_trials(
     num_scored = len(scoring.scored)
     assert search(second, scoring.store, ADAPTED) == chosen
     assert len(scoring.scored) == num_scored
+
+
+class OutOfOrder:
+    """A pool in which the tasks given last are done first, until some of them are."""
+
+    def __init__(self, store: Any, *, stop_after: int = 10**9) -> None:
+        self._shared, self._left = Shared(store=store), stop_after
+
+    def run(self, tasks: Sequence[Task], on_news: OnNews) -> None:
+        for number, task in reversed(list(enumerate(tasks))):
+            if not self._left:
+                raise CancelledError("enough")
+            self._left -= 1
+            task.run(self._shared, partial(on_news, number), lambda: False)
+
+
+@pytest.mark.parametrize("num_trials", [0, 2, 5, 7])
+def test_in_whatever_order_a_batch_is_scored_the_trials_are_the_same(
+    make_run: MakeRun,
+    scoring: Scoring,
+    database: Database,
+    settings: Settings,
+    claim: Callable[[], Claim],
+    num_trials: int,
+) -> None:
+    """Interrupted as well: then a batch has gaps."""
+    reference = make_run(LIMIT, trials=14)
+    chosen = search(reference, scoring.store, ADAPTED)
+    assert not all(trial.is_complete for trial in trials_of(reference))
+
+    first = make_run(LIMIT, trials=14)
+    if num_trials:
+        pool = OutOfOrder(scoring.store, stop_after=num_trials)
+        first.__dict__["pool"] = lambda shared: nullcontext(pool)
+        with pytest.raises(CancelledError):
+            search(first, scoring.store, ADAPTED)
+        told = [trial.number for trial in trials_of(first)]
+        assert len(told) == num_trials
+        assert told != list(range(num_trials))
+    release_job(database, first.claim)
+    second = run_of(settings, database, claim(), first.job.id)
+    second.__dict__["pool"] = lambda shared: nullcontext(OutOfOrder(scoring.store))
+    assert search(second, scoring.store, ADAPTED) == chosen
+    assert rows(second) == rows(reference)
 
 
 def test_time_ends_it_after_the_batch(
