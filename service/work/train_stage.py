@@ -8,7 +8,7 @@ from pathlib import Path
 from search.adapted import AdaptedSupernet
 from search.space import Candidate
 from service.work.job_run import JobRun
-from service.work.pools.news import Epoch, News, Resumed, Step
+from service.work.pools.news import Done, Epoch, News, Resumed, Step
 from service.work.pools.tasks import Shared, TrainTask, to_arrays
 from service.work.progress import Stage
 from tinytl.checkpoint import write_content
@@ -86,6 +86,8 @@ class _Training:
     def hear(self, news: News) -> None:
         if isinstance(news, Step):
             self.share_done = self._share * news.done / news.total
+        elif isinstance(news, Done):
+            self.share_done = self._share
         elif isinstance(news, Epoch):
             write_content(self._path, news.checkpoint)
             self._run.tell_epoch(self._name, news.report)

@@ -129,7 +129,7 @@ class RayCluster:
                 os.kill(pid, signal.SIGCONT)
             return False
 
-        wait_for(hold, 40)
+        wait_for(hold, 120)
         return held[0]
 
     def kill_node_of(self, pid: int) -> None:

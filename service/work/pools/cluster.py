@@ -91,6 +91,7 @@ class RayPool:
             while flights:
                 self._look(flights, on_news)
         finally:
+            self._patience.renew()
             for stream in flights:
                 with suppress(Exception):  # then shutdown ends it, or the end of this process
                     ray.cancel(stream, force=True)

@@ -94,8 +94,9 @@ class ScoreTask:
     rivals: tuple[Correct, ...]
 
     def run(self, shared: Shared, tell: Tell, should_stop: Callable[[], bool]) -> None:
+        assert shared.adapted is not None
         found = score(
-            shared.adapted,  # type: ignore[arg-type]
+            shared.adapted,
             self.candidate,
             shared.store,
             seed=self.seed,

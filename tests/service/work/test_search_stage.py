@@ -34,7 +34,7 @@ from tinytl.errors import CancelledError
 
 MakeRun = Callable[..., JobRun]
 LIMIT = 5_000_000
-ADAPTED: Any = None
+ADAPTED: Any = object()
 
 
 def rows(run: JobRun) -> list[tuple[object, ...]]:
@@ -154,7 +154,7 @@ class OutOfOrder:
     """A pool in which the tasks given last are done first, until some of them are."""
 
     def __init__(self, store: Any, *, stop_after: int = 10**9) -> None:
-        self._shared, self._left = Shared(store=store), stop_after
+        self._shared, self._left = Shared(store=store, adapted=ADAPTED), stop_after
 
     def run(self, tasks: Sequence[Task], on_news: OnNews) -> None:
         for number, task in reversed(list(enumerate(tasks))):
