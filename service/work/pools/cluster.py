@@ -119,6 +119,7 @@ class RayPool:
         signal.signal(signal.SIGTERM, on_term)  # Ray takes it for itself
         with _calls_to_cluster():
             self._node_id = ray.get_runtime_context().get_node_id()
+            self._patience.rest()  # many images take their time
             self._reference = ray.put(Parcel.for_any_machine(self._shared))
             self._start = ray.remote(
                 num_cpus=torch.get_num_threads(), max_retries=0, num_returns="streaming"
