@@ -97,6 +97,7 @@ class RayCluster:
                 *options,
             ],
             env={**os.environ, **self.environment},
+            stdin=subprocess.PIPE,  # its end ends the node
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -114,6 +115,8 @@ class RayCluster:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        assert process.stdin is not None
+        process.stdin.close()
         process.wait()
 
     def hold_task(self) -> int:

@@ -12,4 +12,7 @@ services.resolve_ip_for_localhost = lambda host: host
 if __name__ == "__main__":
     from ray.scripts.scripts import main
 
+    from service.work.lifeline import on_parent_end, stop_self
+
+    on_parent_end(sys.stdin, stop_self)  # however the tests end
     sys.exit(main())
