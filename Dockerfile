@@ -10,6 +10,10 @@ RUN pip install --no-cache-dir torch==2.13.0 --index-url https://download.pytorc
 COPY pyproject.toml ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
     && pip install --no-cache-dir --requirement requirements.txt
+# EXTRAS=ray adds what docker-compose.yml's profile "ray" needs.
+ARG EXTRAS=""
+RUN python -c "import sys, tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(line for name in sys.argv[1:] for line in extras[name]), sep='\n')" $EXTRAS > extras.txt \
+    && pip install --no-cache-dir --requirement extras.txt
 
 COPY README.md ./
 COPY tinytl tinytl

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,6 +144,10 @@ class AdaptedSupernet:
 
     def save(self, path: Path) -> None:
         """Write everything to path atomically."""
+        write_tensors(path, *self.to_tensors())
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything, as from_tensors takes it: tensors by name, and a header for JSON."""
         tensors = {
             f"network.{name}": value
             for name, value in self.supernet.network.state_dict().items()
@@ -158,18 +163,29 @@ class AdaptedSupernet:
             "method": self.method.value,
             "lite_residual_sizes": [asdict(size) for size in self.lite_residual_sizes],
         }
-        write_tensors(path, tensors, header)
+        return tensors, header
 
     @classmethod
     def load(cls, path: Path) -> AdaptedSupernet:
         """Read what save wrote. Raises AdaptationError where the file is damaged or another."""
         try:
             tensors, header = read_tensors(path)
+        except BundleError as error:
+            raise AdaptationError(f"{path.name} can't be used: {error}") from error
+        return cls.from_tensors(tensors, header, source=path.name)
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, source: str
+    ) -> AdaptedSupernet:
+        """What to_tensors gave. Raises AdaptationError, which names the source, where that is
+        damaged or something else."""
+        try:
             if header["format"] != _FORMAT:
-                raise AdaptationError(f"{path.name} is no {_FORMAT}: {header!r}")
+                raise AdaptationError(f"{source} is no {_FORMAT}: {header!r}")
             if header["format_version"] != _FORMAT_VERSION:
                 raise AdaptationError(
-                    f"{path.name} has format version {header['format_version']!r}, not "
+                    f"{source} has format version {header['format_version']!r}, not "
                     f"{_FORMAT_VERSION}: adapt the supernet again"
                 )
             spec = SupernetSpec.parse(header["supernet"])
@@ -179,21 +195,14 @@ class AdaptedSupernet:
             for name, value in tensors.items():
                 part, _, rest = name.partition(".")
                 parts[part][rest] = value
-            supernet = supernet_from_weights(spec, parts["network"], source=path.name)
+            supernet = supernet_from_weights(spec, parts["network"], source=source)
             size = holder(sizes)
             modules = build_lite_residuals(spec, size) if method.uses_lite_residual else {}
             _as_module(modules).load_state_dict(parts["lite_residual"])
         except AdaptationError:
             raise
-        except (
-            BundleError,
-            SearchError,
-            KeyError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-        ) as error:
-            raise AdaptationError(f"{path.name} can't be used: {error}") from error
+        except (SearchError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise AdaptationError(f"{source} can't be used: {error}") from error
         return cls(supernet, modules, method=method, lite_residual_sizes=sizes)
 
 

@@ -34,11 +34,13 @@ _MAX_ATTEMPTS = 32
 class Proposal:
     """A candidate to score, with the fastest plan within the limit, and what it takes.
 
-    lean_plan: the plan of least memory, and what it takes; macs: multiply-accumulates of one
+    batch_start: the number of its batch's first trial; it is proposed from the trials before that
+    one. lean_plan: the plan of least memory, and what it takes; macs: multiply-accumulates of one
     image's forward.
     """
 
     number: int
+    batch_start: int
     candidate: Candidate
     peak_bytes: int
     lean_plan: Plan
@@ -210,12 +212,13 @@ class Study:
             else:
                 candidate = self._sample(number, known)
             known.add(_chosen(candidate))
-            self._proposed[number] = self._proposal(number, candidate)
+            self._proposed[number] = self._proposal(number, start, candidate)
 
-    def _proposal(self, number: int, candidate: Candidate) -> Proposal:
+    def _proposal(self, number: int, batch_start: int, candidate: Candidate) -> Proposal:
         lean, lean_peak_bytes = self._pricing.lean(candidate, self.limit_bytes)
         return Proposal(
             number=number,
+            batch_start=batch_start,
             candidate=candidate,
             peak_bytes=self._pricing.price_bytes(candidate),
             lean_plan=lean.plan,

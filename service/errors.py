@@ -66,5 +66,13 @@ class SchemaError(ServiceError):
     """The database can't be brought up to date: damaged, out of reach, or of a later version."""
 
 
+class TaskLostError(ServiceError):
+    """The process that ran a task of a job died, and again where it was tried again."""
+
+
+class ClusterLostError(ServiceError):
+    """The Ray cluster does not answer, or is not the one that it was."""
+
+
 class LeaseLostError(ServiceError):
     """This attempt no longer owns its job: another worker does, or it was ended."""

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tinytl.units import parse_size
 
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 """A size: bytes, or text such as "64MB"."""
+
+
+def check_ray_address(address: str) -> str:
+    """Without importing Ray. A Ray Client, as of ray://, can't do all that is needed."""
+    if address != "auto" and not re.fullmatch(r"[A-Za-z0-9._-]+:\d{1,5}", address):
+        raise ValueError(f"ray_address must be auto or HOST:PORT but got {address!r}")
+    if find_spec("ray") is None:
+        raise ValueError(
+            f"ray_address is {address!r}, but Ray is not installed: pip install 'tinyfit[ray]'"
+        )
+    return address
 
 
 class Settings(BaseSettings):
@@ -67,6 +80,22 @@ class Settings(BaseSettings):
     """How far a job's process stands back behind others on the machine, as nice(1) counts."""
     database_patience_seconds: float = Field(default=60.0, ge=0)
     """How long a job's process waits for a database that does not answer."""
+
+    pool_processes: int = Field(default=1, ge=1)
+    """How many processes a job scores and trains in; 1 is its own."""
+    ray_address: Annotated[str, AfterValidator(check_ray_address)] | None = None
+    """The Ray cluster on which jobs score and train, HOST:PORT or auto; None is this machine."""
+    ray_patience_seconds: float = Field(default=60.0, gt=0)
+    """How long the Ray cluster may not answer before a job goes back into the queue."""
+
+    @model_validator(mode="after")
+    def _check_pool(self) -> Settings:
+        if self.ray_address is not None and self.pool_processes > 1:
+            raise ValueError(
+                f"pool_processes is for this machine: it must be 1 where ray_address is "
+                f"{self.ray_address!r}, but got {self.pool_processes}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_lease(self) -> Settings:

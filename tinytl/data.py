@@ -181,8 +181,8 @@ class ImageSplit:
     """The images of one split; they stay on disk until they are asked for."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self._images = images
-        self.labels = labels
+        self._images = images.view(np.ndarray)  # memory-mapped or not, it pickles as an array
+        self.labels = labels.view(np.ndarray)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -252,6 +252,8 @@ class ImageStore:
         self, splits: dict[Split, ImageSplit], classes: Sequence[str], image_size: int
     ) -> None:
         self._splits = splits
+        self.directory: Path | None = None
+        """Where it was opened."""
         self.classes = tuple(classes)
         self.image_size = image_size
 
@@ -270,7 +272,9 @@ class ImageStore:
                 stop = start + meta["counts"][split]
                 splits[split] = ImageSplit(images[start:stop], labels[start:stop])
                 start = stop
-            return cls(splits, meta["classes"], meta["image_size"])
+            store = cls(splits, meta["classes"], meta["image_size"])
+            store.directory = directory
+            return store
         except (OSError, KeyError, TypeError, ValueError, EOFError, RecursionError) as error:
             raise DataError(f"{directory} is no image store: {error}") from error
 

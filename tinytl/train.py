@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinytl.checkpoint import open_tensors, write_tensors
+from tinytl.checkpoint import Checkpoint, FileCheckpoint
 from tinytl.data import Augmentation, ImageSplit, ImageStore
 from tinytl.errors import BundleError, CancelledError, DivergenceError, TinyTLError
 from tinytl.network import Network
@@ -78,7 +78,7 @@ def train(
     resolution: int,
     plan: Plan,
     settings: TrainSettings,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | Path | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_resume: Callable[[Sequence[EpochReport]], None] = lambda history: None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
@@ -87,13 +87,15 @@ def train(
     """Train the network in place on store's train split and return a report for each epoch.
 
     on_step is told how many of all updates are done, on_resume the epochs that the checkpoint
-    holds, on_epoch each one after. With a checkpoint path, every epoch is
-    saved there atomically, and a run that finds the file goes on after its last epoch, to the
-    same result bit for bit. Raises CancelledError when should_stop asks for it (the last saved
+    holds, on_epoch each one after. With a checkpoint, or the path of one, every epoch is saved
+    there atomically, and a run that finds one goes on after its last epoch, to the same result
+    bit for bit. Raises CancelledError when should_stop asks for it (the last saved
     epoch stays), BundleError for a checkpoint of another run.
     """
     run = _Run(network, store, resolution, plan, settings)
     history = []
+    if isinstance(checkpoint, Path):
+        checkpoint = FileCheckpoint(checkpoint)
     if checkpoint is not None and checkpoint.exists():
         history = run.resume(checkpoint)
         on_resume(history)
@@ -248,31 +250,31 @@ class _Run:
             mask.numpy()[row] = rng.random(features) >= rate
         return mask.div_(1 - rate)
 
-    def save(self, path: Path, history: list[EpochReport]) -> None:
+    def save(self, checkpoint: Checkpoint, history: list[EpochReport]) -> None:
         header = {**self.identity, "history": [asdict(report) for report in history]}
         tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
-        write_tensors(path, {**tensors, **self.optimizer.state_tensors()}, header)
+        checkpoint.save({**tensors, **self.optimizer.state_tensors()}, header)
 
-    def resume(self, path: Path) -> list[EpochReport]:
-        with open_tensors(path) as (tensors, header):
+    def resume(self, checkpoint: Checkpoint) -> list[EpochReport]:
+        with checkpoint.open() as (tensors, header):
             for key, expected in self.identity.items():
                 if header.get(key) != _as_json(expected):
                     raise BundleError(
-                        f"checkpoint {path.name} belongs to another run: its {key} is "
+                        f"checkpoint {checkpoint.name} belongs to another run: its {key} is "
                         f"{header.get(key)!r}, not {expected!r}; delete it or name another file"
                     )
-            self._restore(tensors, path.name)
+            self._restore(tensors, checkpoint.name)
             try:
                 return [EpochReport(**report) for report in header["history"]]
             except (KeyError, TypeError) as error:
-                raise BundleError(f"checkpoint {path.name} is damaged: {error!r}") from error
+                raise BundleError(f"checkpoint {checkpoint.name} is damaged: {error!r}") from error
 
     @torch.no_grad()
-    def _restore(self, tensors: Mapping[str, Tensor], file_name: str) -> None:
+    def _restore(self, tensors: Mapping[str, Tensor], saved_as: str) -> None:
         for name, parameter in self.parameters.items():
             saved = tensors.get(f"parameter.{name}")
             if saved is None or (saved.shape, saved.dtype) != (parameter.shape, parameter.dtype):
-                raise BundleError(f"checkpoint {file_name} is damaged: its {name!r} does not fit")
+                raise BundleError(f"checkpoint {saved_as} is damaged: its {name!r} does not fit")
         self.optimizer.load_state(tensors)
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])

@@ -2,7 +2,7 @@
 
 It gets its order as one JSON line on standard input, and dies when that pipe closes. Its standard
 output is for beats: whoever runs a job asks should_stop at every step, and that tells the worker
-that the job gets on.
+that the job gets on. Where the steps are done elsewhere, their news are the beats.
 """
 
 from __future__ import annotations
@@ -16,35 +16,22 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 from search.errors import SearchError
-from service.errors import LeaseLostError, ServiceError
+from service.errors import ClusterLostError, LeaseLostError, ServiceError, TaskLostError
 from service.record.claims import Claim, fail_job
 from service.record.database import Database, is_outage
 from service.settings import Settings
-from service.work.lifeline import Beats, kill_own_group, on_parent_end
+from service.work.exits import Exit
+from service.work.lifeline import Beats, StopCheck, kill_own_group, on_parent_end
 from tinytl.errors import CancelledError, TinyTLError
 
 logger = logging.getLogger(__name__)
 
 _STOP_NEWS_SECONDS = 0.3
 """A stop reaches what a job has started before it reaches the job, but not longer before."""
-
-
-class Exit(IntEnum):
-    """How a child ends. Any other code, or a signal, means that it died."""
-
-    ENDED = 0
-    """The job's row says how it ended."""
-    STOPPED = 3
-    """It was asked to stop and did; the job can go on later."""
-    LEASE_LOST = 4
-    """The job belongs to another attempt now."""
-    DATABASE_LOST = 5
-    """The database did not answer; the job can go on once it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +55,8 @@ class Order:
         )
 
 
-RunJob = Callable[[Settings, Database, Claim, Callable[[], bool]], None]
-"""Runs a job to its end: settings, database, claim, should_stop. Asking should_stop is a beat."""
+RunJob = Callable[[Settings, Database, Claim, StopCheck], None]
+"""Runs a job to its end."""
 
 
 def main(run_job: RunJob) -> Exit:
@@ -82,16 +69,12 @@ def main(run_job: RunJob) -> Exit:
     on_parent_end(sys.stdin, kill_own_group)
     _stand_back(order.settings.job_niceness)
 
-    def should_stop() -> bool:
-        beats.beat()
-        return stop.is_set()
-
     database = Database(
         order.settings.resolved_database_url,
         patience_seconds=order.settings.database_patience_seconds,
     )
     try:
-        run_job(order.settings, database, order.claim, should_stop)
+        run_job(order.settings, database, order.claim, StopCheck(stop, beats.beat))
     except Exception as error:
         return _end(error, database, order.claim, stop)
     finally:
@@ -117,8 +100,14 @@ def _end(error: Exception, database: Database, claim: Claim, stop: threading.Eve
     if is_outage(error):
         logger.warning("the database does not answer: %s", outage_reason(error))
         return Exit.DATABASE_LOST
+    if isinstance(error, ClusterLostError):
+        logger.warning("%s", error)
+        return Exit.CLUSTER_LOST
     if stop.wait(_STOP_NEWS_SECONDS):  # what the job had started was asked to stop, and broke off
         return Exit.STOPPED
+    if isinstance(error, TaskLostError):
+        logger.warning("%s", error)
+        return Exit.TASK_LOST
     if isinstance(error, TinyTLError | SearchError | ServiceError):
         message = str(error)
     else:  # a defect: the job ends, the log has the details

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,9 @@ from service.record.jobs import get_artifact
 from service.record.models import Artifact, Dataset, EventKind, Job
 from service.schemas import JobSettings
 from service.settings import Settings
+from service.work.lifeline import StopCheck
+from service.work.pools.pool import OwnProcess, Pool
+from service.work.pools.tasks import Parcel, Shared
 from service.work.progress import (
     Progress,
     SplitSizes,
@@ -47,7 +50,7 @@ class JobRun:
     job: Job
     dataset: Dataset
     workplace: Workplace
-    should_stop: Callable[[], bool]
+    should_stop: StopCheck
 
     @cached_property
     def options(self) -> JobSettings:
@@ -133,6 +136,25 @@ class JobRun:
             return None
         path = artifact_path(self.settings, artifact)
         return path if path.exists() else None
+
+    def pool(self, shared: Shared) -> AbstractContextManager[Pool]:
+        """Where a stage's tasks are to run."""
+        settings = self.settings
+        if settings.ray_address is not None:
+            from service.work.pools.cluster import RayPool
+
+            return RayPool(
+                settings.ray_address,
+                shared,
+                self.should_stop,
+                patience_seconds=settings.ray_patience_seconds,
+            )
+        if settings.pool_processes > 1:
+            from service.work.pools.processes import ProcessPool
+
+            parcel = Parcel.for_this_machine(shared)
+            return ProcessPool(settings.pool_processes, parcel, self.should_stop)
+        return nullcontext(OwnProcess(shared, self.should_stop))
 
     def publish(
         self, kind: str, path: Path, *, sha256: str | None = None, detail: Any = None

@@ -69,6 +69,21 @@ class Beats:
                 os.write(self._pipe, b".")
 
 
+class StopCheck:
+    """Whether a job's process is to stop. Whoever gets on asks: that is a beat, too."""
+
+    def __init__(self, stop: threading.Event, beat: Callable[[], None]) -> None:
+        self._stop, self._beat = stop, beat
+
+    def __call__(self) -> bool:
+        self._beat()
+        return self.quietly()
+
+    def quietly(self) -> bool:
+        """Without a beat, for whoever only waits for others."""
+        return self._stop.is_set()
+
+
 class Listener:
     """The parent's end of a pipe of beats."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from service.datasets.store import get_dataset
 from service.record.artifacts import BUNDLE, Workplace
@@ -13,15 +12,15 @@ from service.record.jobs import get_artifact, get_job
 from service.settings import Settings
 from service.work.adapt_stage import adapt
 from service.work.job_run import JobRun
+from service.work.lifeline import StopCheck
 from service.work.search_stage import search
-from service.work.stages import confirm, export, ingest, train
+from service.work.stages import confirm, export, ingest
+from service.work.train_stage import train
 
 logger = logging.getLogger(__name__)
 
 
-def run_job(
-    settings: Settings, database: Database, claim: Claim, should_stop: Callable[[], bool]
-) -> None:
+def run_job(settings: Settings, database: Database, claim: Claim, should_stop: StopCheck) -> None:
     """Run what is left of the job and write its result.
 
     Raises CancelledError where should_stop asks for it and LeaseLostError where the job has gone

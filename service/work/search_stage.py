@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from search.adapted import AdaptedSupernet
 from search.certainty import Choice, Correct, choice_certainty
 from search.optuna_trials import Finished
 from search.pricing import fastest_fit, price
-from search.score import score
+from search.score import Score
 from search.space import Candidate
 from search.study import BATCH_SIZE, Proposal, Study
 from service.record.claims import add_trial
@@ -20,6 +21,9 @@ from service.record.fronts import list_front
 from service.record.jobs import list_trials
 from service.record.models import Trial
 from service.work.job_run import JobRun
+from service.work.pools.news import Done, News
+from service.work.pools.pool import Pool
+from service.work.pools.tasks import ScoreTask, Shared
 from service.work.progress import Stage
 from tinytl.data import ImageStore
 
@@ -77,18 +81,16 @@ class _Search:
 
     def run_to_its_end(self) -> None:
         num_before = self._num_scored
-        while (end := self._end()) is None:
-            self._report()
-            started = time.perf_counter()
-            batch = self._study.ask(self._run.options.trials - self._num_scored)
-            if not batch:
-                end = "every candidate within the limits is scored"
-                break
-            seconds_each = (time.perf_counter() - started) / len(batch)
-            for proposal in batch:
-                self._run.check_stop()
-                self._score(proposal, seconds_each)
+        with self._run.pool(Shared(store=self._store, adapted=self._adapted)) as pool:
+            while (end := self._end()) is None:
                 self._report()
+                self._run.check_stop()
+                started = time.perf_counter()
+                batch = self._study.ask(self._run.options.trials - self._num_scored)
+                if not batch:
+                    end = "every candidate within the limits is scored"
+                    break
+                self._score(pool, batch, started)
         if end and self._num_scored > num_before:
             self._run.log(f"the search ends after {self._num_scored} trials: {end}")
         self._run.progress.report(Stage.SEARCH, 1.0, 1.0)
@@ -119,19 +121,42 @@ class _Search:
             share = max(share, min(1.0, self._seconds / options.time_limit_seconds))
         self._run.progress.report(Stage.SEARCH, share, 1.0)
 
-    def _score(self, proposal: Proposal, seconds_proposing: float) -> None:
-        """Score one, write it down and tell the study."""
-        run, candidate = self._run, proposal.candidate
-        started = time.perf_counter()
-        rivals = [r for r in self._rivals if r.lean_peak_bytes <= proposal.lean_peak_bytes]
-        found = score(
-            self._adapted,
-            candidate,
-            self._store,
-            seed=run.options.seed,
-            rivals=[unpacked(rival) for rival in rivals] if run.options.race else (),
-            should_stop=run.should_stop,
+    def _score(self, pool: Pool, batch: Sequence[Proposal], started: float) -> None:
+        """Score a batch that was asked for since this time, and write each down when it is done.
+
+        The seconds of a trial are those since the one before: they add up to the search's time,
+        however many are scored side by side.
+        """
+        told = time.perf_counter()
+        seconds_each = (told - started) / len(batch)
+
+        def on_news(number: int, news: News) -> None:
+            nonlocal told
+            if isinstance(news, Done):
+                assert news.score is not None
+                time_now = time.perf_counter()
+                self._write_down(batch[number], news.score, seconds_each + time_now - told)
+                told = time_now
+                self._report()
+
+        pool.run([self._task(proposal) for proposal in batch], on_news)
+
+    def _task(self, proposal: Proposal) -> ScoreTask:
+        """It races those of earlier batches, wherever those of its own may be."""
+        rivals = [
+            unpacked(rival)
+            for rival in self._rivals
+            if rival.number < proposal.batch_start
+            and rival.lean_peak_bytes <= proposal.lean_peak_bytes
+        ]
+        return ScoreTask(
+            candidate=proposal.candidate,
+            seed=self._run.options.seed,
+            rivals=tuple(rivals) if self._run.options.race else (),
         )
+
+    def _write_down(self, proposal: Proposal, found: Score, seconds: float) -> None:
+        run, candidate = self._run, proposal.candidate
         trial = Trial(
             job_id=run.job.id,
             number=proposal.number,
@@ -145,7 +170,7 @@ class _Search:
             correct=packed(found.correct),
             is_complete=found.is_complete,
             reused=False,
-            seconds=seconds_proposing + time.perf_counter() - started,
+            seconds=seconds,
             attempt=run.claim.attempt,
             finished_at=now(),
         )

@@ -5,11 +5,10 @@ and what it had begun goes on from its last checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from itertools import dropwhile
 
-from search.adapted import AdaptedSupernet
 from search.certainty import paired_gain
 from search.pricing import network_of, price, with_plans
 from search.space import Candidate
@@ -24,14 +23,12 @@ from service.work.job_run import JobRun
 from service.work.progress import Stage
 from service.work.report import make_card, make_report
 from service.work.search_stage import certainty
+from service.work.train_stage import Trained
 from tinytl.bundle import save_bundle
 from tinytl.data import ImageStore
 from tinytl.data import ingest as ingest_images
 from tinytl.measure import Measurement, measure_in_fresh_process
-from tinytl.network import Network, build_network
-from tinytl.train import EpochReport, correct_images
-from tinytl.train import train as train_network
-from tinytl.trainable import Method
+from tinytl.train import correct_images
 from tinytl.units import format_bytes
 
 _IMAGES = "images"
@@ -114,79 +111,6 @@ def _confirmable(run: JobRun, candidate: Candidate, num_classes: int) -> Iterato
         if peak_bytes < below_bytes:
             below_bytes = peak_bytes
             yield planned
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """The network to deliver, and the same subnet with only its head trained, to compare."""
-
-    network: Network
-    validation_accuracy: float
-    history: tuple[EpochReport, ...]
-    head_only: Network
-
-
-def train(
-    run: JobRun, store: ImageStore, adapted: AdaptedSupernet, candidate: Candidate
-) -> Trained:
-    """Train the chosen subnet as the device would, and the head-only one as long."""
-    config, weights = adapted.subnet_weights(candidate, store)
-    network = build_network(config, run.method, weights)
-    work = run.train_work
-    share = (work.measured, work.trained)
-    history = _train_one(run, store, network, candidate, "tinytl", share=share)
-
-    plain = AdaptedSupernet.fresh(
-        run.supernet, store.num_classes, method=Method.HEAD, seed=run.options.seed
-    )
-    config, weights = plain.subnet_weights(candidate, store)
-    head_only = build_network(config, Method.HEAD, weights)
-    _train_one(run, store, head_only, candidate, "head_only", share=(work.trained, 1.0))
-    return Trained(
-        network=network,
-        validation_accuracy=history[-1].val_accuracy,
-        history=history,
-        head_only=head_only,
-    )
-
-
-def _train_one(
-    run: JobRun,
-    store: ImageStore,
-    network: Network,
-    candidate: Candidate,
-    name: str,
-    *,
-    share: tuple[float, float],
-) -> tuple[EpochReport, ...]:
-    """Train with a checkpoint per epoch; a finished training is read back from its last one.
-
-    share: where this training begins and ends in the stage's progress.
-    """
-    start, end = share
-
-    def on_epoch(report: EpochReport) -> None:
-        run.tell_epoch(name, report)
-
-    def on_resume(history: Sequence[EpochReport]) -> None:
-        for report in history:  # saved by an attempt that died before it told of it
-            run.tell_epoch(name, report)
-
-    def on_step(done: int, total: int) -> None:
-        run.progress.report(Stage.TRAIN, start + (end - start) * done / total, 1.0)
-
-    return train_network(
-        network,
-        store,
-        resolution=candidate.resolution,
-        plan=candidate.plan,
-        settings=run.train_settings(),
-        checkpoint=run.workplace.resumable(f"{name}.safetensors"),
-        on_epoch=on_epoch,
-        on_resume=on_resume,
-        on_step=on_step,
-        should_stop=run.should_stop,
-    )
 
 
 def export(

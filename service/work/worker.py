@@ -25,8 +25,9 @@ from service.record.database import Database, is_outage
 from service.record.jobs import get_job
 from service.record.presence import mark_gone, mark_seen
 from service.settings import Settings
-from service.work.child import Exit, Order, outage_reason
+from service.work.child import Order, outage_reason
 from service.work.child_process import ChildProcess
+from service.work.exits import Exit
 from service.work.sweeping import sweep, tidy_job
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ _OUTAGE_NEWS_SECONDS = 10.0
 _STOP_SECONDS = 1.0
 """What a job's process gets to stop when its owner wants it to, before it is killed."""
 _RENEWALS_PER_LEASE = 5
+_CLUSTER_PAUSE_SECONDS = 5.0
 
 
 class Worker:
@@ -139,7 +141,14 @@ class Worker:
         logger.error("the process of job %s ended with code %d", claim.job_id, code)
         if code == Exit.DATABASE_LOST:
             return lambda: release_job(self._database, claim)
+        if code == Exit.CLUSTER_LOST:
+            return lambda: self._release_and_wait(claim)
         return lambda: self._lose(claim)
+
+    def _release_and_wait(self, claim: Claim) -> None:
+        """For other jobs it would be the same, as long as the cluster is gone."""
+        release_job(self._database, claim)
+        self._stop.wait(_CLUSTER_PAUSE_SECONDS)
 
     def _is_ended(self, claim: Claim) -> bool:
         try:

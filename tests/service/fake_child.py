@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from service.errors import InputError
+from service.errors import ClusterLostError, InputError, TaskLostError
 from service.record.claims import Claim, set_progress, succeed_job
 from service.record.database import Database
 from service.record.jobs import get_job
@@ -32,6 +32,10 @@ def run_job(
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "outage" and claim.attempt == 1:
         raise OperationalError("COMMIT", None, Exception("gone"), connection_invalidated=True)
+    if what == "adrift" and claim.attempt == 1:
+        raise ClusterLostError("the Ray cluster is lost")
+    if what == "bereft":
+        raise TaskLostError("a process of the pool died")
     if what == "midst" and claim.attempt == 1:
         with database.writing() as session:
             session.execute(text("SELECT 1"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 FAKE_CHILD = (sys.executable, str(Path(__file__).with_name("fake_child.py")))
@@ -42,6 +43,7 @@ def descendants(pid: int) -> list[int]:
     """Process ids of the children of a process, their children, and so on."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += [int(child), *descendants(int(child))]
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+            for child in task.read_text().split():
+                found += [int(child), *descendants(int(child))]
     return found

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from service.cli.main import _parser
+from service.settings import Settings
 from tests.service.own_postgresql import own_postgresql
 
 pytestmark = pytest.mark.long
@@ -32,6 +33,7 @@ COMPOSE = (ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OWN = ("migrate", "api", "worker")
+RAY = ("ray-head", "ray-node")
 PASSWORD = "p@ss/w:rd %20'$"
 
 Files = dict[str, bytes]
@@ -48,7 +50,7 @@ def test_the_compose_file_is_valid() -> None:
 
 
 def test_what_the_compose_file_opens_and_waits_for() -> None:
-    assert set(SERVICES) == {"db", *OWN}
+    assert set(SERVICES) == {"db", *OWN, *RAY}
     assert [name for name in SERVICES if "ports" in SERVICES[name]] == ["api"]
     assert SERVICES["api"]["ports"] == ["${TINYFIT_PUBLISH:-127.0.0.1:8000}:8000"]
     for name in ("api", "worker"):
@@ -57,16 +59,33 @@ def test_what_the_compose_file_opens_and_waits_for() -> None:
     assert SERVICES["migrate"]["depends_on"]["db"]["condition"] == "service_healthy"
     assert SERVICES["migrate"]["restart"] == "no"
     restarted = [name for name in SERVICES if SERVICES[name]["restart"] == "unless-stopped"]
-    assert restarted == ["db", "api", "worker"]
+    assert restarted == ["db", "api", "worker", *RAY]
     assert all("healthcheck" in SERVICES[name] for name in restarted)
     volumes = {entry for name in SERVICES for entry in SERVICES[name]["volumes"]}
     assert volumes == {"data:/data", "database:/var/lib/postgresql/data"}
     assert "password" not in COMPOSE.lower().partition("tinyfit@db")[2].partition("\n")[0]
 
 
-def test_commands_and_grace() -> None:
-    from service.settings import Settings
+def test_the_cluster_is_asked_for_by_name_and_open_to_nobody() -> None:
+    assert [name for name in SERVICES if "profiles" in SERVICES[name]] == list(RAY)
+    for name in RAY:
+        service = SERVICES[name]
+        assert service["profiles"] == ["ray"]
+        assert service["build"]["args"] == {"EXTRAS": "ray"}
+        assert service["image"] != SERVICES["worker"]["image"]
+        assert service["environment"]["RAY_AUTH_MODE"] == "token"
+    head, node = (SERVICES[name] for name in RAY)
+    assert Settings(ray_address=head["environment"]["TINYFIT_RAY_ADDRESS"])
+    assert not [name for name in node["environment"] if not name.startswith("RAY_")]
+    assert node["volumes"] == []
+    (port,) = re.findall(r"--port=(\d+)", head["command"][-1])
+    assert f"--address=ray-head:{port}" in node["command"]
+    assert "\ntinyfit worker &" in head["command"][-1]
+    done = subprocess.run(["bash", "-n", "-c", head["command"][-1]], check=False)
+    assert done.returncode == 0
 
+
+def test_commands_and_grace() -> None:
     for name in OWN:
         program, *arguments = SERVICES[name]["command"]
         assert program == "tinyfit"
@@ -91,6 +110,17 @@ def test_the_image() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.replace("\\n", "\n").split() == "\n".join(project["dependencies"]).split()
+    (program,) = re.findall(r'python -c "(import sys, tomllib.*?)" \$EXTRAS >', dependencies)
+    for extras in ([], ["ray"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *extras],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        expected = [line for name in extras for line in project["optional-dependencies"][name]]
+        assert done.stdout.split() == expected
 
 
 @dataclass(frozen=True, kw_only=True)

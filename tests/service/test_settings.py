@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from service import settings as settings_module
 from service.settings import Settings
 
 
@@ -22,9 +23,24 @@ def test_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_upload_bytes": "64 parsecs"}, "64 parsecs"),
         ({"lease_seconds": 1.0, "poll_seconds": 1.0}, "at least three times poll_seconds"),
         ({"min_images_per_class": 0}, "min_images_per_class"),
+        ({"ray_address": "ray://head:10001"}, "auto or HOST:PORT but got 'ray://head:10001'"),
+        ({"ray_address": "head"}, "auto or HOST:PORT but got 'head'"),
+        ({"ray_address": "local"}, "auto or HOST:PORT but got 'local'"),
+        ({"pool_processes": 0}, "pool_processes"),
         ({"data_dirr": "/tmp"}, "data_dirr"),
     ],
 )
 def test_refuses_unsafe_values(values: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Settings.model_validate(values)
+
+
+def test_a_cluster_needs_ray_and_no_processes_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_module, "find_spec", lambda name: object())
+    for address in ("auto", "127.0.0.1:6379", "ray-head:6379"):
+        assert Settings(ray_address=address).ray_address == address
+    with pytest.raises(ValidationError, match="must be 1 where ray_address is 'auto', but got 2"):
+        Settings(ray_address="auto", pool_processes=2)
+    monkeypatch.setattr(settings_module, "find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match=r"pip install 'tinyfit\[ray\]'"):
+        Settings(ray_address="auto")

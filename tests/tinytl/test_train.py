@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import tinytl.train
+from tinytl.checkpoint import MemoryCheckpoint
 from tinytl.data import Augmentation
 from tinytl.errors import (
     BundleError,
@@ -253,6 +254,24 @@ def test_a_finished_run_is_read_back(make_network, store, tmp_path):
     assert _train(second, store, checkpoint=checkpoint) == history
     _assert_equal(first.state_dict(), second.state_dict())
     assert [path.name for path in tmp_path.glob("training*")] == [checkpoint.name]
+
+
+def test_a_run_goes_on_from_a_checkpoint_in_memory(make_network, store, tmp_path):
+    undisturbed, path = make_network(), tmp_path / "training.safetensors"
+    history = _train(undisturbed, store, checkpoint=path)
+    contents, checkpoint = [], MemoryCheckpoint()
+    _train(
+        make_network(),
+        store,
+        checkpoint=checkpoint,
+        on_epoch=lambda report: contents.append(checkpoint.content),
+    )
+    resumed, told = make_network(), []
+    again = MemoryCheckpoint(contents[0])
+    _train(resumed, store, checkpoint=again, on_resume=lambda history: told.extend(history))
+    assert [report.epoch for report in told] == [0]
+    assert len(contents) == len(history)
+    _assert_equal(undisturbed.state_dict(), resumed.state_dict())
 
 
 def test_a_cancelled_run_keeps_its_last_epoch_and_goes_on(make_network, store, tmp_path):

@@ -43,5 +43,5 @@ def make_run(
 @pytest.fixture
 def scoring(monkeypatch: pytest.MonkeyPatch) -> Scoring:
     scoring = Scoring()
-    monkeypatch.setattr("service.work.search_stage.score", scoring)
+    monkeypatch.setattr("service.work.pools.tasks.score", scoring)
     return scoring

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], i
 
 MakeRun = Callable[..., JobRun]
 STORE: Any = None
+ADAPTED_SUPERNET: Any = object()
 LIMIT, LESS = 5_000_000, 2_000_000
 STEPS = f"{JobSettings().adapt_steps} steps"
 
@@ -78,7 +79,7 @@ def earlier(make_run: MakeRun, scoring: Scoring) -> JobRun:
     """A job that has scored, some to the end."""
     run = make_run(LIMIT, trials=12)
     adapt(run, STORE)
-    search(run, scoring.store, STORE)
+    search(run, scoring.store, ADAPTED_SUPERNET)
     assert not all(trial.is_complete for trial in trials_of(run))
     return run
 
@@ -110,7 +111,7 @@ def test_scores_are_the_first_trials_of_a_later_job(
     events = list_events(later.database, later.job.id)
     assert EventKind.TRIAL not in {event.kind for event in events}
 
-    chosen = search(later, scoring.store, STORE)
+    chosen = search(later, scoring.store, ADAPTED_SUPERNET)
     own = [trial for trial in trials_of(later) if not trial.reused]
     assert [trial.number for trial in own] == list(range(len(taken), len(taken) + 6))
     assert price(later.space, chosen, later.method, 2).total_bytes <= LESS
@@ -133,16 +134,16 @@ def test_interrupted_it_takes_over_once_and_goes_on_to_the_same_trials(
     reference, first = make_run(LESS, trials=9), make_run(LESS, trials=9)
     for run in (reference, first):
         adapt(run, STORE)
-    chosen = search(reference, scoring.store, STORE)
+    chosen = search(reference, scoring.store, ADAPTED_SUPERNET)
     num_taken = sum(trial.reused for trial in trials_of(first))
     first.should_stop = stop_after(first, num_taken + 5)
     with pytest.raises(CancelledError):
-        search(first, scoring.store, STORE)
+        search(first, scoring.store, ADAPTED_SUPERNET)
     release_job(database, first.claim)
     second = run_of(settings, database, claim(), first.job.id)
     adapt(second, STORE)  # by now the reference has scored more
     assert sum(trial.reused for trial in trials_of(second)) == num_taken
-    assert search(second, scoring.store, STORE) == chosen
+    assert search(second, scoring.store, ADAPTED_SUPERNET) == chosen
     assert rows(second) == rows(reference)
 
 

@@ -37,15 +37,15 @@ def adapt(data: Path, output: Path, *more: str) -> list[str]:
     return [*command, *ARGUMENTS, *more]
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "TINYFIT_POLL_SECONDS": "0.2"}
+def run(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TINYFIT_POLL_SECONDS": "0.2", **more}
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, timeout=300
     )
 
 
-def finished(command: list[str]) -> dict[str, Any]:
-    done = run(command)
+def finished(command: list[str], **more: str) -> dict[str, Any]:
+    done = run(command, **more)
     assert done.returncode == 0, done.stderr
     job: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return job
@@ -82,7 +82,13 @@ def reference(
         directory = undisturbed["directory"]
         data = make_zip(split_files).rename(directory / "shapes.zip")
         undisturbed |= {"data": data, "output": directory / "output"}
-        undisturbed["job"] = finished(adapt(data, undisturbed["output"]))
+        # Who imports Ray finds this one, which leaves a mark and can't be imported.
+        ray = directory / "imports" / "ray.py"
+        ray.parent.mkdir()
+        ray.write_text("open(__file__ + '.mark', 'w').close()\nraise ImportError('no Ray')\n")
+        path = os.pathsep.join([str(ray.parent), *(path for path in sys.path if path)])
+        undisturbed["job"] = finished(adapt(data, undisturbed["output"]), PYTHONPATH=path)
+        undisturbed["ray"] = ray
     return undisturbed
 
 
@@ -118,6 +124,16 @@ def test_a_job_ends_with_a_bundle_within_the_limit(reference: dict[str, Any]) ->
     (job_dir,) = (output / ".tinyfit" / "jobs").iterdir()
     left = [path.name for path in job_dir.rglob("*") if path.is_file()]
     assert sorted(left) == ["adapted.safetensors", "model.tinyfit.zip"]
+
+
+def test_without_a_cluster_nothing_of_a_whole_job_imports_ray(reference: dict[str, Any]) -> None:
+    ray = reference["ray"]
+    assert list(ray.parent.glob("ray.py*")) == [ray]
+    command = [sys.executable, "-c", "import ray"]  # as it would have been noticed
+    environment = {**os.environ, "PYTHONPATH": str(ray.parent)}
+    assert subprocess.run(command, env=environment, stderr=subprocess.DEVNULL).returncode == 1
+    assert len(list(ray.parent.glob("ray.py*"))) == 2
+    (ray.parent / "ray.py.mark").unlink()
 
 
 def test_the_same_command_again_answers_at_once_and_another_is_refused(

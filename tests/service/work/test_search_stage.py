@@ -1,7 +1,9 @@
 """The search stage, with scores that are drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -11,6 +13,7 @@ from search import optuna_trials
 from search.certainty import choice_certainty
 from search.pricing import fastest_fit, price
 from search.space import Candidate
+from search.study import BATCH_SIZE
 from service import schemas
 from service.record.claims import Claim, release_job
 from service.record.database import Database
@@ -21,6 +24,9 @@ from service.record.models import EventKind, Trial
 from service.settings import Settings
 from service.work import search_stage
 from service.work.job_run import JobRun
+from service.work.pools import tasks
+from service.work.pools.pool import OnNews
+from service.work.pools.tasks import Shared, Task
 from service.work.progress import Stage
 from service.work.search_stage import certainty, packed, search, unpacked
 from tests.service.work.runs import NUM_IMAGES, Scoring, run_of
@@ -28,7 +34,7 @@ from tinytl.errors import CancelledError
 
 MakeRun = Callable[..., JobRun]
 LIMIT = 5_000_000
-ADAPTED: Any = None
+ADAPTED: Any = object()
 
 
 def rows(run: JobRun) -> list[tuple[object, ...]]:
@@ -65,7 +71,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, scoring: Scoring) -> list[float]:
         now[0] += 10.0
         return scoring(*arguments, **named)
 
-    monkeypatch.setattr(search_stage, "score", score)
+    monkeypatch.setattr(tasks, "score", score)
     monkeypatch.setattr(search_stage.time, "perf_counter", lambda: now[0])
     return now
 
@@ -144,6 +150,50 @@ def test_interrupted_it_goes_on_to_the_same_trials(
     assert len(scoring.scored) == num_scored
 
 
+class OutOfOrder:
+    """A pool in which the tasks given last are done first, until some of them are."""
+
+    def __init__(self, store: Any, *, stop_after: int = 10**9) -> None:
+        self._shared, self._left = Shared(store=store, adapted=ADAPTED), stop_after
+
+    def run(self, tasks: Sequence[Task], on_news: OnNews) -> None:
+        for number, task in reversed(list(enumerate(tasks))):
+            if not self._left:
+                raise CancelledError("enough")
+            self._left -= 1
+            task.run(self._shared, partial(on_news, number), lambda: False)
+
+
+@pytest.mark.parametrize("num_trials", [0, 2, 5, 7])
+def test_in_whatever_order_a_batch_is_scored_the_trials_are_the_same(
+    make_run: MakeRun,
+    scoring: Scoring,
+    database: Database,
+    settings: Settings,
+    claim: Callable[[], Claim],
+    num_trials: int,
+) -> None:
+    """Interrupted as well: then a batch has gaps."""
+    reference = make_run(LIMIT, trials=14)
+    chosen = search(reference, scoring.store, ADAPTED)
+    assert not all(trial.is_complete for trial in trials_of(reference))
+
+    first = make_run(LIMIT, trials=14)
+    if num_trials:
+        pool = OutOfOrder(scoring.store, stop_after=num_trials)
+        first.__dict__["pool"] = lambda shared: nullcontext(pool)
+        with pytest.raises(CancelledError):
+            search(first, scoring.store, ADAPTED)
+        told = [trial.number for trial in trials_of(first)]
+        assert len(told) == num_trials
+        assert told != list(range(num_trials))
+    release_job(database, first.claim)
+    second = run_of(settings, database, claim(), first.job.id)
+    second.__dict__["pool"] = lambda shared: nullcontext(OutOfOrder(scoring.store))
+    assert search(second, scoring.store, ADAPTED) == chosen
+    assert rows(second) == rows(reference)
+
+
 def test_time_ends_it_after_the_batch(
     make_run: MakeRun, scoring: Scoring, clock: list[float]
 ) -> None:
@@ -195,7 +245,9 @@ def test_patience_ends_it(make_run: MakeRun, scoring: Scoring) -> None:
     assert f"ends after {len(trials)} trials: none of the last 6 was better" in message
 
 
-def test_candidates_race_those_that_take_no_more(make_run: MakeRun, scoring: Scoring) -> None:
+def test_candidates_race_those_of_earlier_batches_that_take_no_more(
+    make_run: MakeRun, scoring: Scoring
+) -> None:
     run = make_run(LIMIT, trials=12)
     search(run, scoring.store, ADAPTED)
     trials = trials_of(run)
@@ -203,7 +255,7 @@ def test_candidates_race_those_that_take_no_more(make_run: MakeRun, scoring: Sco
     for trial, rivals in zip(trials, scoring.rivals, strict=True):
         expected = [
             packed(unpacked(other))
-            for other in trials[: trial.number]
+            for other in trials[: trial.number // BATCH_SIZE * BATCH_SIZE]
             if other.is_complete and other.lean_peak_bytes <= trial.lean_peak_bytes
         ]
         assert [packed(rival) for rival in rivals] == expected

@@ -320,6 +320,30 @@ def test_a_child_without_its_database_is_not_counted_as_lost(
     assert (found.status, found.attempt) == (Status.SUCCEEDED, 2)
 
 
+def test_a_child_without_its_cluster_is_not_counted_as_lost(
+    worker: Worker, database: Database, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_CLUSTER_PAUSE_SECONDS", 1.0)
+    job = make_job("adrift")
+    started = time.monotonic()
+    assert worker.run_one()
+    assert time.monotonic() - started > 1.0
+    found = get_job(database, job.id)
+    assert (found.status, found.lost_attempts) == (Status.QUEUED, 0)
+    assert worker.run_one()
+    found = get_job(database, job.id)
+    assert (found.status, found.attempt) == (Status.SUCCEEDED, 2)
+
+
+def test_a_child_whose_tasks_die_is_counted_as_lost(
+    worker: Worker, database: Database, make_job: MakeJob
+) -> None:
+    job = make_job("bereft")
+    assert worker.run_one()
+    found = get_job(database, job.id)
+    assert (found.status, found.lost_attempts) == (Status.QUEUED, 1)
+
+
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_connections_cut_off_in_the_midst_of_work_do_no_harm(
     worker: Worker,

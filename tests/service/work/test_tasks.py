@@ -1,0 +1,122 @@
+"""Real tasks, with what they share handed over in each way: all find the same."""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from search.adapted import AdaptedSupernet
+from search.space import Candidate
+from search.supernet import load_supernet
+from service.schemas import JobRequest
+from service.work.pools.news import Done, Epoch, News, Resumed, Step
+from service.work.pools.tasks import Parcel, ScoreTask, Shared, TrainTask, to_arrays
+from tests.service.conftest import shapes
+from tinytl.config import LiteResidualSize
+from tinytl.data import ImageStore, Sample, ingest
+from tinytl.plan import Plan
+from tinytl.train import TrainSettings
+from tinytl.trainable import Method
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    folder = tmp_path_factory.mktemp("shared")
+    samples = []
+    for number, split in enumerate(("train", "val", "test")):
+        for name, content in shapes(per_class=6, seed=number).items():
+            path = folder / f"{split}-{name.replace('/', '-')}"
+            path.write_bytes(content)
+            label = ("circle", "square").index(name.partition("/")[0])
+            samples.append(Sample(path=path, label=label, split=split))  # type: ignore[arg-type]
+    ingest(samples, ("circle", "square"), folder / "images", image_size=48)
+    supernet = load_supernet(JobRequest.model_fields["supernet"].default, folder)
+    adapted = AdaptedSupernet.fresh(supernet, 2, method=Method.LITE_RESIDUAL_BIAS, seed=3)
+    return Shared(store=ImageStore.open(folder / "images"), adapted=adapted)
+
+
+@pytest.fixture(scope="module")
+def candidate(shared: Shared) -> Candidate:
+    assert shared.adapted is not None
+    return Candidate(
+        subnet=shared.adapted.spec.smallest,
+        resolution=32,
+        lite_residual=LiteResidualSize(),
+        plan=Plan.whole(4),
+    )
+
+
+def sent(parcel: Parcel) -> Shared:
+    """As through an object store: arrays apart from the rest, and nobody may write to them."""
+    buffers: list[pickle.PickleBuffer] = []
+    packed = pickle.dumps(parcel, protocol=5, buffer_callback=buffers.append)
+    opened: Parcel = pickle.loads(packed, buffers=[bytes(buffer) for buffer in buffers])
+    return opened.open()
+
+
+def news_of(task: Any, shared: Shared) -> list[News]:
+    told: list[News] = []
+    task.run(shared, told.append, lambda: False)
+    return told
+
+
+WAYS = [Parcel.for_this_machine, Parcel.for_any_machine]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_score_is_the_same_wherever_it_is_found(
+    shared: Shared, candidate: Candidate, way: Any
+) -> None:
+    task = ScoreTask(candidate=candidate, seed=5, rivals=())
+    here, there = news_of(task, shared), news_of(task, sent(way(shared)))
+    for told in (here, there):
+        assert [type(news) for news in told] == [Done]
+    expected, found = (told[-1].score for told in (here, there))  # type: ignore[union-attr]
+    assert expected is not None
+    assert found is not None
+    assert np.array_equal(found.correct, expected.correct)
+    assert (found.accuracy, found.num_images) == (expected.accuracy, 12)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_training_goes_on_elsewhere_to_the_same_checkpoint(
+    shared: Shared, candidate: Candidate, way: Any
+) -> None:
+    assert shared.adapted is not None
+    config, weights = shared.adapted.subnet_weights(candidate, shared.store)
+    task = TrainTask(
+        config=config,
+        method=shared.adapted.method,
+        weights=to_arrays(weights),
+        candidate=candidate,
+        settings=TrainSettings(epochs=2, seed=5),
+    )
+    here = news_of(task, shared)
+    first, last = (news for news in here if isinstance(news, Epoch))
+    assert [news for news in here if isinstance(news, Step)][-1] == Step(6, 6)
+    left = pickle.loads(pickle.dumps(task)).after(first).after(Step(4, 6))
+    there = news_of(left, sent(way(Shared(store=shared.store))))
+    assert there[0] == Resumed((first.report,))
+    (resumed,) = (news for news in there if isinstance(news, Epoch))
+    assert weights_in(resumed.checkpoint) == weights_in(last.checkpoint)
+
+
+def weights_in(checkpoint: bytes) -> dict[str, bytes]:
+    """Without the header, in which epochs have their seconds."""
+    from safetensors.numpy import load
+
+    return {name: value.tobytes() for name, value in load(checkpoint).items()}
+
+
+def test_images_travel_without_a_copy_and_those_for_the_test_stay(shared: Shared) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    parcel = Parcel.for_any_machine(Shared(store=shared.store))
+    packed = pickle.dumps(parcel, protocol=5, buffer_callback=buffers.append)
+    image_bytes = 3 * 48 * 48
+    assert len(packed) < image_bytes
+    assert sum(buffer.raw().nbytes for buffer in buffers) >= 24 * image_bytes
+    assert sum(buffer.raw().nbytes for buffer in buffers) < 25 * image_bytes
+    here = Parcel.for_this_machine(Shared(store=shared.store))
+    assert here.images == shared.store.directory
+    assert len(pickle.dumps(here)) < image_bytes
