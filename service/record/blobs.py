@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,6 +55,11 @@ def open_blobs(
     return Blobs(database, objects)
 
 
+def check_artifact_url(settings: Settings) -> None:
+    """Raise InputError where the URL can't be that of a store; asks no server."""
+    open_objects(settings.resolved_artifact_url)
+
+
 def refer(session: Session, sha256: str) -> None:
     """Make sure that a blob stays until this session's commit, whose rows refer to it from then
     on. Raises BlobGoneError."""
@@ -71,17 +76,17 @@ class Blobs:
         self.objects = objects
         self._is_owned = False
 
-    def keep(self, path: Path, *, again: bool = False) -> str:
+    def keep(self, path: Path, *, damaged: Container[str] = ()) -> str:
         """Store a file's content, and return its SHA-256; a row should refer to it soon.
 
-        The file must not change any more: it may become the object itself. again: also where
-        there is one, which is damaged.
+        The file must not change any more: it may become the object itself. What is known to be
+        damaged is stored again.
         """
         self.check_owner()
         sha256, num_bytes = hash_of(path), path.stat().st_size
         while True:
             key, is_stored = self._touch(sha256, num_bytes)
-            if is_stored and not again and self.objects.size(key) == num_bytes:
+            if is_stored and sha256 not in damaged and self.objects.size(key) == num_bytes:
                 return sha256
             self.objects.put(path, key)
             if self._mark_stored(sha256, key):
@@ -116,6 +121,17 @@ class Blobs:
         if num_bytes != blob.num_bytes:
             raise _damaged(blob)
         return blob
+
+    def is_intact(self, sha256: str) -> bool:
+        """Whether a blob is there, with the right content; reads all of it."""
+        try:
+            blob = self.find(sha256)
+            digest = hashlib.sha256()
+            for chunk in self.read(blob, 0, blob.num_bytes):
+                digest.update(chunk)
+        except BlobError:
+            return False
+        return digest.hexdigest() == sha256
 
     def read(self, blob: Blob, start: int, stop: int) -> Iterator[bytes]:
         """Its bytes from start up to stop, in pieces, not checked. Raises BlobError where the
@@ -218,7 +234,7 @@ def installation_id(database: Database) -> str:
     with database.reading() as session:
         known = session.scalar(select(Installation.id))
     if known is not None:
-        return known
+        return str(known)
     with suppress(IntegrityError), database.writing() as session:  # another may be quicker
         session.add(Installation(number=1, id=uuid.uuid4().hex))
     return installation_id(database)

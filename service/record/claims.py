@@ -140,7 +140,7 @@ def add_trial(database: Database, claim: Claim, trial: Trial) -> None:
             )
 
 
-def publish_artifacts(database: Database, claim: Claim, artifacts: Iterable[Artifact]) -> None:
+def publish_artifact(database: Database, claim: Claim, *artifacts: Artifact) -> None:
     """Make a finished stage's files part of the job. Raises BlobGoneError where one has to be
     kept again, here and below."""
     with database.writing() as session:

@@ -38,6 +38,8 @@ class Objects(Protocol):
     answer and StoreError where it refuses."""
 
     url: str
+    is_local: bool
+    """Whether it is a folder of this machine's."""
 
     def put(self, source: Path, key: str) -> None:
         """Store a file, which is not changed any more afterwards, in place of what is there."""
@@ -76,6 +78,8 @@ def open_objects(
 
 class Folder:
     """Objects are files, and those of the same file system linked, not copied."""
+
+    is_local = True
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory.absolute()
@@ -151,6 +155,8 @@ class Folder:
 
 class _Remote:
     """An object store: a PUT makes an object, or the end of a multipart upload does."""
+
+    is_local = False
 
     def __init__(
         self, url: str, protocol: str, patience_seconds: float, on_wait: Callable[[], None]

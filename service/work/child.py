@@ -7,10 +7,12 @@ that the job gets on.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import SearchError
-from service.errors import LeaseLostError, ServiceError
+from service.errors import LeaseLostError, ServiceError, StoreUnavailableError
 from service.record.claims import Claim, fail_job
 from service.record.database import Database, is_outage
 from service.settings import Settings
@@ -45,6 +47,8 @@ class Exit(IntEnum):
     """The job belongs to another attempt now."""
     DATABASE_LOST = 5
     """The database did not answer; the job can go on once it does."""
+    STORE_LOST = 6
+    """The artifact store did not answer; likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +121,19 @@ def _end(error: Exception, database: Database, claim: Claim, stop: threading.Eve
     if is_outage(error):
         logger.warning("the database does not answer: %s", outage_reason(error))
         return Exit.DATABASE_LOST
+    if isinstance(error, StoreUnavailableError):
+        logger.warning("%s", error)
+        return Exit.STORE_LOST
     if stop.wait(_STOP_NEWS_SECONDS):  # what the job had started was asked to stop, and broke off
         return Exit.STOPPED
     if isinstance(error, TinyTLError | SearchError | ServiceError):
         message = str(error)
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        logger.error("job %s: the disk is full", claim.job_id, exc_info=error)
+        message = (
+            f"the disk of its worker ({socket.gethostname()}) is full; free some space, then "
+            f"retry the job"
+        )
     else:  # a defect: the job ends, the log has the details
         logger.error("job %s failed", claim.job_id, exc_info=error)
         message = f"unexpected {type(error).__name__}: {error}; the worker's log has the details"

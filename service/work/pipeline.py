@@ -39,6 +39,7 @@ def run_job(
     )
     bundle = get_artifact(database, job.id, BUNDLE)
     if bundle is None:
+        run.files.restore()
         store = ingest(run)
         adapted = adapt(run, store)
         candidate, measured = confirm(run, store, search(run, store, adapted))

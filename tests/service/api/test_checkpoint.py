@@ -7,10 +7,12 @@ import hashlib
 import httpx
 import pytest
 
+from service.record.database import Database
 from service.record.models import Status
 from service.settings import Settings
 from tests.service.api.conftest import BUNDLE_BYTES
 from tests.service.api.problems import problem
+from tests.service.stores import stored_path
 
 TAG = f'"{hashlib.sha256(BUNDLE_BYTES).hexdigest()}"'
 SIZE = len(BUNDLE_BYTES)
@@ -95,6 +97,7 @@ def test_not_again(client: httpx.Client, url: str) -> None:
 def test_where_there_is_none(
     client: httpx.Client,
     settings: Settings,
+    database: Database,
     jobs_of_each_status: dict[Status, str],
     url: str,
 ) -> None:
@@ -103,5 +106,5 @@ def test_where_there_is_none(
             refused = client.get(f"/jobs/{job_id}/checkpoint")
             assert "no checkpoint" in problem(refused, 404)["detail"]
     job_id = jobs_of_each_status[Status.SUCCEEDED]
-    (settings.jobs_dir / job_id / "1" / "model.tinyfit.zip").unlink()
+    stored_path(settings, database, job_id, "bundle").unlink()
     assert "is gone" in problem(client.get(url), 404)["detail"]

@@ -79,7 +79,7 @@ def say(url: str, capsys: pytest.CaptureFixture[str]) -> Say:
 
 @pytest.fixture
 def finish(settings: Settings, database: Database) -> Callable[[Claim], None]:
-    return lambda claim: deliver(settings.jobs_dir, database, claim, BUNDLE_BYTES, RESULT)
+    return lambda claim: deliver(settings, database, claim, BUNDLE_BYTES, RESULT)
 
 
 def last_json(out: str) -> dict[str, Any]:

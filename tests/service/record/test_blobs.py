@@ -11,7 +11,7 @@ from sqlalchemy import select
 from service.errors import BlobError, BlobGoneError, InputError, StoreError
 from service.record import objects
 from service.record.blobs import OWNER_KEY, Blobs, hash_of, open_blobs, refer
-from service.record.claims import Claim, publish_artifacts
+from service.record.claims import Claim, publish_artifact
 from service.record.collecting import collect, is_collection_due
 from service.record.database import Database, now
 from service.record.jobs import delete_job
@@ -61,7 +61,7 @@ def artifact_of(make_job: Callable[..., Job], claim: Callable[..., Claim]) -> Ca
             attempt=held.attempt,
             created_at=now(),
         )
-        publish_artifacts(database, held, [artifact])
+        publish_artifact(database, held, artifact)
         return held
 
     return make
@@ -113,7 +113,7 @@ class TestEveryStore:
         with pytest.raises(BlobError, match=sha256):
             blobs.fetch(sha256, target)
         assert not target.exists()
-        blobs.keep(make_file(), again=fault == "damaged")
+        blobs.keep(make_file(), damaged={sha256} if fault == "damaged" else ())
         blobs.fetch(sha256, target)
         assert target.read_bytes() == CONTENT
 
@@ -329,7 +329,7 @@ def test_a_folder_links_and_leaves_nothing_unfinished(
     stored = blobs.path(blobs.find(sha256))
     assert stored is not None
     assert stored.samefile(path)
-    blobs.keep(path, again=True)
+    blobs.keep(path, damaged={sha256})
     assert stored.stat().st_nlink == 2
     blobs.fetch(sha256, tmp_path / "shared")
     blobs.fetch(sha256, tmp_path / "own", share=False)
