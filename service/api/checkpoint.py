@@ -73,7 +73,7 @@ def send_bundle(
         headers["Content-Range"] = f"bytes {first}-{last}/{num_bytes}"
     status = HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT
     if is_head(request):
-        return Response(None, status, headers, _MEDIA_TYPE)
+        return StreamingResponse(iter(()), status, headers, _MEDIA_TYPE)
     return StreamingResponse(content(first, last + 1), status, headers, _MEDIA_TYPE)
 
 

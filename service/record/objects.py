@@ -27,10 +27,16 @@ _PARTIAL = ".partial"
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
 UNFINISHED_SECONDS = 3600.0
 """A file that nobody has written to for so long has lost its writer."""
+_MAY_PASS = {
+    *("aiohttp.ClientError", "botocore.ConnectionError", "botocore.HTTPClientError"),
+    "botocore.ResponseParserError",
+}
+"""Errors of packages that are no OSError."""
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
 _RETRY_AFTER_SECONDS = 10
-_S3_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60}
+_S3_OPTIONS = {"connect_timeout": 10, "read_timeout": 60, "retries": {"total_max_attempts": 1}}
+"""Of botocore; trying again is for its callers."""
 
 
 class Objects(Protocol):
@@ -251,7 +257,7 @@ def _open_file_system(url: str, protocol: str) -> tuple[Any, str]:
         ) from error
     options: dict[str, Any] = {"use_listings_cache": False}
     if protocol in ("s3", "s3a"):
-        options["config_kwargs"] = _S3_TIMEOUTS
+        options["config_kwargs"] = _S3_OPTIONS
     try:
         root = str(kind._strip_protocol(url)).rstrip("/")
         files = kind(**options)
@@ -273,9 +279,7 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, PermissionError):
         return False
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).mro()}
-    return isinstance(error, OSError) or bool(
-        names & {"botocore.HTTPClientError", "aiohttp.ClientError"}
-    )
+    return isinstance(error, OSError) or bool(names & _MAY_PASS)
 
 
 def _sync(path: Path) -> None:
