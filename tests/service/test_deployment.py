@@ -90,7 +90,8 @@ def test_the_image() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.replace("\\n", "\n").split() == "\n".join(project["dependencies"]).split()
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["s3"]]
+    assert done.stdout.replace("\\n", "\n").split() == "\n".join(wanted).split()
 
 
 @dataclass(frozen=True, kw_only=True)
