@@ -148,11 +148,15 @@ def publish_artifact(database: Database, claim: Claim, *artifacts: Artifact) -> 
         _publish(session, artifacts)
 
 
-def publish_resumable(database: Database, claim: Claim, artifact: Artifact) -> None:
-    """Let other attempts go on from a file of an unfinished stage."""
+def publish_resumable(database: Database, claim: Claim, artifact: Artifact) -> str | None:
+    """Let other attempts go on from a file of an unfinished stage; the blob of an older one that
+    it takes the place of."""
     with database.writing() as session:
-        _lock_held(session, claim)
+        job = _lock_held(session, claim)
+        before = session.get(Artifact, (job.id, artifact.kind))
+        superseded = before.blob_sha256 if before is not None else None
         _publish(session, [artifact])
+    return superseded if superseded != artifact.blob_sha256 else None
 
 
 def publish_adapted(

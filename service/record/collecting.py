@@ -49,6 +49,11 @@ def collect(blobs: Blobs, *, grace_seconds: float, dry_run: bool = False) -> Col
     )
 
 
+def discard(blobs: Blobs, sha256: str) -> None:
+    """Remove a blob at once, should nothing refer to it; it has been superseded."""
+    blobs.objects.delete(_delete_rows(blobs.database, _is_unused(), Blob.sha256 == sha256))
+
+
 def is_collection_due(database: Database, every_seconds: float) -> bool:
     """Whether nobody has collected for so long; then the caller is to, and nobody else is."""
     installation_id(database)
@@ -71,25 +76,24 @@ def is_collection_due(database: Database, every_seconds: float) -> bool:
 def _collected(blobs: Blobs, grace_seconds: float) -> dict[str, int]:
     """Collect blobs; their keys and bytes."""
     found: dict[str, int] = {}
-    while some := _delete_rows(blobs.database, grace_seconds):
+    while some := _delete_rows(blobs.database, _is_garbage(grace_seconds)):
         blobs.objects.delete(some)
         found |= some
     return found
 
 
-def _delete_rows(database: Database, grace_seconds: float) -> dict[str, int]:
-    """Of some blobs that are garbage: keys and bytes.
+def _delete_rows(database: Database, *which: ColumnElement[bool]) -> dict[str, int]:
+    """Of some blobs of which this is true: keys and bytes.
 
     Rows are locked first. Only then can nobody touch or refer to them any more, so the second
     statement, which sees all that was committed by then, decides.
     """
-    is_garbage = _is_garbage(grace_seconds)
-    candidates = select(Blob.sha256).where(is_garbage).limit(_AT_ONCE)
+    candidates = select(Blob.sha256).where(*which).limit(_AT_ONCE)
     with database.writing() as session:
         locked = session.scalars(candidates.with_for_update(skip_locked=True)).all()
         deleted = session.execute(
             delete(Blob)
-            .where(Blob.sha256.in_(locked), is_garbage)
+            .where(Blob.sha256.in_(locked), *which)
             .returning(Blob.key, Blob.num_bytes)
             .execution_options(synchronize_session=False)
         )
@@ -103,10 +107,15 @@ def _listed(blobs: Blobs, grace_seconds: float) -> dict[str, int]:
 
 
 def _is_garbage(grace_seconds: float) -> ColumnElement[bool]:
+    return and_(Blob.touched_at <= now() - grace_seconds, _is_unused())
+
+
+def _is_unused() -> ColumnElement[bool]:
+    """That no row refers to the blob."""
     is_referred = [
         exists().where(table.blob_sha256 == Blob.sha256) for table in (Artifact, Dataset)
     ]
-    return and_(Blob.touched_at <= now() - grace_seconds, ~or_(*is_referred))
+    return ~or_(*is_referred)
 
 
 def _batches(sizes: Iterator[tuple[str, int]]) -> Iterator[dict[str, int]]:

@@ -16,6 +16,7 @@ from service.errors import BlobError, BlobGoneError
 from service.record.artifacts import RESUMABLE, Workplace, artifact_path
 from service.record.blobs import Blobs
 from service.record.claims import Claim, publish_artifact, publish_resumable
+from service.record.collecting import discard
 from service.record.database import Database, now
 from service.record.jobs import list_artifacts
 from service.record.models import Artifact
@@ -108,7 +109,13 @@ class JobFiles:
         is_local = self.blobs.objects.is_local
         if not (is_local or is_last) and time.monotonic() - published_at < REMOTE_SECONDS:
             return
-        self.keep(name, path, lambda row: publish_resumable(self.database, self.claim, row))
+
+        def publish(artifact: Artifact) -> None:
+            superseded = publish_resumable(self.database, self.claim, artifact)
+            if superseded is not None:  # long jobs must not fill the store until it is collected
+                discard(self.blobs, superseded)
+
+        self.keep(name, path, publish)
         self._published[name] = (status.st_ino, status.st_mtime_ns, time.monotonic())
 
     def restore(self) -> None:
