@@ -7,9 +7,9 @@ Why none that is needed is ever lost, and none that is not stays for ever:
    the row that refers to the blob, with the blob's row locked: a blob that has gone meanwhile is
    noticed there (`refer`), and kept again. So what a row refers to is stored.
 2. The collector deletes a blob's row, locked, where no row refers to it and nobody has touched it
-   within the grace period. The commit is the decision: a touch or a reference comes before it,
-   and is seen, or after it, and finds no row. Objects are deleted after that; one under the same
-   hash has another key by then.
+   within the grace period, or where its only user has put another in its place. The commit is the
+   decision: a touch or a reference comes before it, and is seen, or after it, and finds no row.
+   Objects are deleted after that; one under the same hash has another key by then.
 3. An object whose row is missing is garbage for good: its row came before it and no key is used
    twice. So objects are listed first and their rows looked up then (service/record/collecting.py),
    and what a killed writer or collector left is found.
