@@ -8,7 +8,7 @@ WORKDIR /opt/tinyfit
 # Dependencies first: these layers stay as long as pyproject.toml does.
 RUN pip install --no-cache-dir torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
 COPY pyproject.toml ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['s3'], sep='\n')" > requirements.txt \
     && pip install --no-cache-dir --requirement requirements.txt
 # EXTRAS=ray adds what docker-compose.yml's profile "ray" needs.
 ARG EXTRAS=""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.record.artifacts import ADAPTED, BUNDLE, artifact_path
+from sqlalchemy import select
+
+from service.record.artifacts import BUNDLE
+from service.record.blobs import OWNER_KEY, Blobs, open_blobs
+from service.record.collecting import collect
 from service.record.database import Database
 from service.record.events import list_events
-from service.record.jobs import find_job, get_artifact, list_attempts, list_jobs, list_trials
-from service.record.models import Event, EventKind, Job, Status
+from service.record.jobs import find_job, list_attempts, list_jobs, list_trials
+from service.record.models import Blob, Event, EventKind, Job, Status
 from service.settings import Settings
 
 
@@ -30,6 +33,8 @@ class Judgement:
     different_bundles_per_kind: dict[int, int] = field(default_factory=dict)
     stray_files_before_sweep: int = 0
     stray_files: int = 0
+    num_objects: int = 0
+    """In the artifact store, once the garbage is collected."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -46,7 +51,8 @@ def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], N
     results: Counter[int] = Counter()
     bundles: dict[int, set[str]] = defaultdict(set)
     trials: dict[int, set[str]] = defaultdict(set)
-    expected: set[Path] = set()
+    found.stray_files_before_sweep = len(_strays(settings))
+    blobs = open_blobs(settings, database)
     try:
         jobs = [job for job, _ in list_jobs(database, limit=100_000)]
         found.jobs_in_record = len(jobs)
@@ -66,15 +72,10 @@ def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], N
                 found.problems.append(f"job {job.id} is {job.status.value}: {job.error}")
                 continue
             found.jobs_succeeded += 1
-            path = artifact_path(settings, bundle)
-            expected.add(path)
-            adapted = get_artifact(database, job.id, ADAPTED)
-            if adapted is not None:
-                expected.add(artifact_path(settings, adapted))
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
-            if sha256 != bundle.sha256:
-                found.problems.append(f"job {job.id}: its bundle is {sha256}, not as published")
             assert bundle.kind == BUNDLE
+            sha256 = bundle.sha256 or ""
+            if not blobs.is_intact(bundle.blob_sha256 or ""):
+                found.problems.append(f"job {job.id}: its bundle is missing or damaged")
             kind = kinds.get(job.id, -1)
             bundles[kind].add(sha256)
             scored = [
@@ -82,6 +83,10 @@ def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], N
                 for trial in list_trials(database, job.id)
             ]
             trials[kind].add(json.dumps(scored, sort_keys=True))
+        sweep()
+        collect(blobs, grace_seconds=0)
+        found.num_objects = sum(1 for _ in blobs.objects.sizes())
+        found.problems += _missing(blobs)
     finally:
         database.close()
     found.attempts_by_outcome = dict(sorted(outcomes.items()))
@@ -93,12 +98,26 @@ def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], N
         found.problems.append("equal jobs have different bundles")
     if any(len(some) != 1 for some in trials.values()):
         found.problems.append("equal jobs have different trials")
-    found.stray_files_before_sweep = len(_strays(settings, expected))
-    sweep()
-    strays = _strays(settings, expected)
+    strays = _strays(settings)
     found.stray_files = len(strays)
     found.problems += [f"stray: {path.relative_to(data_dir)}" for path in strays]
     return found
+
+
+def _missing(blobs: Blobs) -> list[str]:
+    """Of the objects that the record speaks of: those that are not there as it says, and more
+    than it speaks of."""
+    with blobs.database.reading() as session:
+        rows = {blob.key: blob.sha256 for blob in session.scalars(select(Blob))}
+    objects = {key for key, _ in blobs.objects.sizes()} - {OWNER_KEY}
+    return [
+        *(f"object {key} is no blob's" for key in sorted(objects - set(rows))),
+        *(
+            f"blob {sha256} is missing or damaged"
+            for sha256 in rows.values()
+            if not blobs.is_intact(sha256)
+        ),
+    ]
 
 
 def _events(database: Database, job_id: str) -> list[Event]:
@@ -122,12 +141,11 @@ def _check_epochs(found: Judgement, job: Job, events: list[Event]) -> None:
         found.problems.append(f"job {job.id}: an epoch was told more than once")
 
 
-def _strays(settings: Settings, expected: set[Path]) -> list[Path]:
-    """Files, and folders that hold none, that no finished job has use for."""
+def _strays(settings: Settings) -> list[Path]:
+    """What is left in the folders of attempts and uploads, once all jobs have ended."""
     strays = []
     for folder in (settings.jobs_dir, settings.incoming_dir):
         for path in folder.rglob("*") if folder.is_dir() else ():
-            is_stray = path not in expected if path.is_file() else not any(path.iterdir())
-            if is_stray:
+            if path.is_file() or not any(path.iterdir()):
                 strays.append(path)
     return strays

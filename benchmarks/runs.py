@@ -21,7 +21,8 @@ from search.architecture import SupernetSpec
 from search.registry import DEFAULT_SUPERNET, SupernetFile, locate
 from search.space import Candidate
 from search.supernet import load_supernet
-from service.datasets.store import import_dataset, stored_images
+from service.datasets.store import import_dataset, unpacked_images
+from service.record.blobs import open_blobs
 from service.record.database import Database, ensure_schema
 from service.settings import Settings
 from tinytl.config import LiteResidualSize
@@ -154,12 +155,12 @@ def ingest_dataset(path: Path, image_size: int, directory: Path) -> Path:
     database = Database(settings.resolved_database_url)
     try:
         dataset, _ = import_dataset(path, settings=settings, database=database)
+        blobs, target = open_blobs(settings, database), directory / "images"
+        with unpacked_images(dataset, settings, blobs, directory / "dataset") as images:
+            samples = [Sample(path=i.path, label=i.label, split=i.split) for i in images]
+            ingest(split_samples(samples, seed=0), dataset.classes, target, image_size=image_size)
     finally:
         database.close()
-    images = stored_images(dataset.id, settings)
-    samples = [Sample(path=i.path, label=i.label, split=i.split) for i in images]
-    target = directory / "images"
-    ingest(split_samples(samples, seed=0), dataset.classes, target, image_size=image_size)
     return target
 
 

@@ -160,14 +160,6 @@ class Beliefs:
         return found
 
 
-def _squared_distances(left: Floats, right: Floats, products: Floats | None = None) -> Floats:
-    """Between rows (N, M). products: of the rows, where they are known."""
-    if products is None:
-        products = left @ right.T
-    found: Floats = np.sum(left**2, axis=1)[:, None] + np.sum(right**2, axis=1) - 2 * products
-    return found
-
-
 class _Parts(NamedTuple):
     """Of N and M candidates (N, M): mean product of choices, squared distance of sizes, steps
     between their choices."""
@@ -229,7 +221,7 @@ def _fit(parts: _Parts, targets: Floats, noise: Floats) -> Floats:
             size_length=np.vdot(slope, sizes * parts.distances) / by.size_length**2,
             nearness=np.vdot(slope, nearness),
             step_length=np.vdot(slope, nearness * parts.steps) / by.step_length,
-            noise=2 * by.noise**2 * np.diag(slope) @ noise,
+            noise=2 * by.noise**2 * float(np.diag(slope) @ noise),
         )
         return float(value), np.array(slopes) + from_prior / _PRIOR_DEVIATIONS
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from search.errors import SearchError
 from service.console import Meter, printable
 from service.datasets.store import import_dataset
-from service.errors import InputError, ServiceError
+from service.errors import BlobError, InputError, ServiceError
 from service.feasibility import check_feasible
 from service.output_folder import STATE, check_apart, locked, removed_unless_used, signals_set
 from service.record.artifacts import BUNDLE, artifact_path, remove_leftovers
+from service.record.blobs import open_blobs
+from service.record.collecting import collect
 from service.record.database import Database
 from service.record.jobs import (
     create_job,
@@ -49,7 +51,9 @@ def adapt(
 ) -> JobView:
     """Run the requested job on data, or go on with it; leave the bundle in the output folder."""
     state = output / STATE
-    settings = settings.model_copy(update={"data_dir": state, "database_url": None})
+    settings = settings.model_copy(
+        update={"data_dir": state, "database_url": None, "artifact_url": None}
+    )
     with ExitStack() as stack:
         check_apart(data, output)
         stack.enter_context(removed_unless_used(output))
@@ -61,7 +65,9 @@ def adapt(
         job = _find_or_create_job(data, request, output, settings, database, meter)
         if job.status is not Status.SUCCEEDED:
             job = _run(job.id, settings, database, meter)
-        return _deliver(job, output, settings, database)
+        view = _deliver(job, output, settings, database)
+        collect(open_blobs(settings, database), grace_seconds=0)  # nobody else is at it
+        return view
 
 
 def _find_or_create_job(
@@ -177,11 +183,14 @@ def _deliver(job: Job, output: Path, settings: Settings, database: Database) -> 
         raise FailedJobError(f"the job {job.status.value}: {job.error or 'no reason was given'}")
     target = output / BUNDLE_NAME
     partial = output / f".{BUNDLE_NAME}.partial"
-    source = artifact_path(settings, bundle)
-    if not source.is_file():
+    try:
+        if bundle.blob_sha256 is None:
+            shutil.copyfile(artifact_path(settings, bundle), partial)
+        else:
+            open_blobs(settings, database).fetch(bundle.blob_sha256, partial, share=False)
+    except (FileNotFoundError, BlobError) as error:
         raise FailedJobError(
-            f"the result is gone from {str(source)!r}; remove {str(output)!r} and run again"
-        )
-    shutil.copyfile(source, partial)
+            f"the result is gone ({error}); remove {str(output)!r} and run again"
+        ) from error
     partial.replace(target)
     return JobView.of(job, checkpoint_view(bundle, target.resolve().as_uri()))

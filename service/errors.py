@@ -58,6 +58,22 @@ class UnavailableError(ServiceError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class StoreUnavailableError(UnavailableError):
+    """The artifact store does not answer, or can't just now."""
+
+
+class StoreError(ServiceError):
+    """The artifact store refuses, or is not this installation's."""
+
+
+class BlobError(ServiceError):
+    """What the record says is in the artifact store is missing there, or damaged."""
+
+
+class BlobGoneError(BlobError):
+    """The blob has been collected as garbage; it has to be kept again."""
+
+
 class RateLimitError(UnavailableError):
     """One client sent more requests than it may."""
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from service.api.app import create_app
 from service.api.server import Server, needs_key
 from service.errors import ServiceError
+from service.record.blobs import check_artifact_url
 from service.record.database import ensure_schema
 from service.settings import Settings
 
@@ -30,6 +31,7 @@ class AddressError(ServiceError):
 
 def serve(settings: Settings, *, with_worker: bool) -> None:
     """Serve until a signal ends it."""
+    check_artifact_url(settings)
     ensure_schema(settings.resolved_database_url)
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]

@@ -33,9 +33,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TINYFIT_", frozen=True, extra="forbid")
 
     data_dir: Path = Path("data")
-    """Datasets, artifacts and the embedded database."""
+    """Uploads and attempts under way, and, where nothing else is said, database and artifacts."""
     database_url: str | None = None
     """SQLAlchemy URL; None is the SQLite file in data_dir."""
+    artifact_url: str | None = None
+    """Where what jobs leave and datasets are stored: a folder, or a URL of an object store that
+    fsspec knows, such as s3://bucket/prefix. None is the folder `artifacts` in data_dir."""
     supernet_cache_dir: Path = Path("~/.cache/tinyfit/supernets")
     """Where official supernets are kept once fetched."""
 
@@ -65,6 +68,13 @@ class Settings(BaseSettings):
     """Unpacked over packed size of an archive entry; images hardly compress."""
     min_images_per_class: int = Field(default=5, ge=3)
     """Training images that each class needs."""
+
+    artifact_grace_seconds: float = Field(default=24 * 3600.0, ge=0)
+    """What nothing refers to stays in the artifact store for so long after its last use."""
+    artifact_patience_seconds: float = Field(default=300.0, ge=0)
+    """How long a job's process waits for an artifact store that does not answer."""
+    retention_days: float | None = Field(default=None, gt=0)
+    """Jobs that ended longer ago are deleted, with all that they left; None keeps them."""
 
     lease_seconds: float = Field(default=30.0, gt=0)
     """A job whose worker has not renewed its lease for so long goes to another worker."""
@@ -111,7 +121,12 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'tinyfit.db'}"
 
     @property
+    def resolved_artifact_url(self) -> str:
+        return self.artifact_url or str(self.data_dir.resolve() / "artifacts")
+
+    @property
     def datasets_dir(self) -> Path:
+        """Datasets of versions before there was an artifact store."""
         return self.data_dir / "datasets"
 
     @property

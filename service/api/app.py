@@ -17,6 +17,7 @@ from service.api.problems import add_problem_handlers
 from service.api.streams import Streams
 from service.dashboard.page import add_page
 from service.datasets.store import remove_stale_uploads
+from service.record.blobs import open_blobs
 from service.record.database import Database
 from service.settings import Settings
 
@@ -49,6 +50,7 @@ def create_app(settings: Settings, *, needs_key: bool = False) -> FastAPI:
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     app.state.settings = settings
     app.state.database = database
+    app.state.blobs = open_blobs(settings, database)
     app.state.streams = streams
     app.state.metrics = metrics
     add_problem_handlers(app)

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from service.api.conditional import is_head, is_known, not_modified
+from service.errors import BlobError, NotFoundError
+from service.record.artifacts import artifact_path
+from service.record.blobs import Blobs
+from service.record.models import Artifact
+from service.settings import Settings
 
+_MEDIA_TYPE = "application/zip"
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.IGNORECASE)
 
 
-def send_bundle(request: Request, path: Path, *, sha256: str, filename: str) -> Response:
-    """The file, as the request's headers want it. Raises HTTPException where its range is empty.
+Content = Path | Callable[[int, int], Iterator[bytes]]
+"""A file, or what gives the bytes from one position up to another."""
+
+
+def find_content(bundle: Artifact, settings: Settings, blobs: Blobs) -> Content:
+    """Raises NotFoundError where the bundle is gone, or damaged."""
+    gone = f"the checkpoint of job {bundle.job_id!r} is gone"
+    if bundle.blob_sha256 is None:
+        path = artifact_path(settings, bundle)
+        if not path.is_file():
+            raise NotFoundError(f"{gone} from {path}; run it again")
+        return path
+    try:
+        blob = blobs.find(bundle.blob_sha256)
+    except BlobError as error:
+        raise NotFoundError(f"{gone} ({error}); run it again") from error
+    return blobs.path(blob) or partial(blobs.read, blob)
+
+
+def send_bundle(
+    request: Request, content: Content, *, num_bytes: int, sha256: str, filename: str
+) -> Response:
+    """The bundle, as the request's headers want it. Raises HTTPException where its range is empty.
 
     Several ranges at once, and what is no range of bytes, are answered with the whole file.
     """
@@ -25,18 +54,27 @@ def send_bundle(request: Request, path: Path, *, sha256: str, filename: str) -> 
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes"}
     if is_known(request, tag):
         return not_modified(Response(headers=headers))
-    num_bytes = path.stat().st_size
     part = None
     if not is_head(request) and request.headers.get("if-range", tag) == tag:
         part = find_part(request.headers.get("range", ""), num_bytes)
-    return _File(
-        path,
-        media_type="application/zip",
-        filename=filename,
-        headers=headers,
-        part=part,
-        is_head=is_head(request),
-    )
+    if isinstance(content, Path):
+        return _File(
+            content,
+            media_type=_MEDIA_TYPE,
+            filename=filename,
+            headers=headers,
+            part=part,
+            is_head=is_head(request),
+        )
+    headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    first, last = part or (0, num_bytes - 1)
+    headers["Content-Length"] = str(last + 1 - first)
+    if part is not None:
+        headers["Content-Range"] = f"bytes {first}-{last}/{num_bytes}"
+    status = HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT
+    if is_head(request):
+        return StreamingResponse(iter(()), status, headers, _MEDIA_TYPE)
+    return StreamingResponse(content(first, last + 1), status, headers, _MEDIA_TYPE)
 
 
 def find_part(wanted: str, num_bytes: int) -> tuple[int, int] | None:

@@ -81,6 +81,17 @@ def list_datasets(
     return [DatasetView.of(dataset) for dataset in page]
 
 
+@router.delete(
+    "/{dataset_id}",
+    summary="Delete a dataset",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.CONFLICT),
+)
+def delete_dataset(dataset_id: DatasetId, settings: SettingsDep, database: DatabaseDep) -> None:
+    """With its images. Jobs over it have to be deleted first."""
+    store.delete_dataset(database, settings, dataset_id)
+
+
 @router.get(
     "/{dataset_id}",
     summary="Look at a dataset",

@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Request
 from service.api.access import owner_of
 from service.api.metrics import Metrics
 from service.api.streams import Streams
+from service.record.blobs import Blobs
 from service.record.database import Database
 from service.settings import Settings
 
@@ -29,6 +30,11 @@ async def _database(request: Request) -> Database:
     return database
 
 
+async def _blobs(request: Request) -> Blobs:
+    blobs: Blobs = request.app.state.blobs
+    return blobs
+
+
 async def _streams(request: Request) -> Streams:
     streams: Streams = request.app.state.streams
     return streams
@@ -45,6 +51,7 @@ async def _owner(request: Request) -> str:
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
+BlobsDep = Annotated[Blobs, Depends(_blobs)]
 StreamsDep = Annotated[Streams, Depends(_streams)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 OwnerDep = Annotated[str, Depends(_owner)]

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
-from service.api.checkpoint import send_bundle
-from service.api.deps import MAX_NUMBER, DatabaseDep, JobId, OwnerDep, SettingsDep
+from service.api.checkpoint import find_content, send_bundle
+from service.api.deps import MAX_NUMBER, BlobsDep, DatabaseDep, JobId, OwnerDep, SettingsDep
 from service.api.examples import ATTEMPT, FRONT, JOB, JOB_REQUEST, TRIAL
 from service.api.openapi import answers, problems
 from service.api.pages import Cursor, Limit, next_link, read_cursor
@@ -23,7 +23,7 @@ from service.errors import NotFoundError
 from service.feasibility import check_feasible, check_known_supernet
 from service.front import front_view
 from service.record import jobs as record
-from service.record.artifacts import artifact_path, remove_leftovers
+from service.record.artifacts import remove_leftovers
 from service.record.fronts import list_front
 from service.record.jobs import Idempotency, Position
 from service.record.models import Status
@@ -208,7 +208,11 @@ def list_attempts(job_id: JobId, database: DatabaseDep) -> list[AttemptView]:
     },
 )
 async def get_checkpoint(
-    request: Request, job_id: JobId, settings: SettingsDep, database: DatabaseDep
+    request: Request,
+    job_id: JobId,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    blobs: BlobsDep,
 ) -> Response:
     """A zip that `tinytl.load` reads. Its entity tag is its SHA-256; a download that was cut off
     goes on with Range and If-Range."""
@@ -218,8 +222,11 @@ async def get_checkpoint(
             f"job {job.id!r} is {job.status.value} and has no checkpoint; wait until it has "
             f"succeeded"
         )
-    path = artifact_path(settings, bundle)
-    if not path.is_file():
-        raise NotFoundError(f"the checkpoint of job {job.id!r} is gone from {path}; run it again")
-    filename = f"tinyfit-{job.id[:8]}.zip"
-    return send_bundle(request, path, sha256=bundle.sha256 or "", filename=filename)
+    content = await run_in_threadpool(find_content, bundle, settings, blobs)
+    return send_bundle(
+        request,
+        content,
+        num_bytes=bundle.num_bytes,
+        sha256=bundle.sha256 or "",
+        filename=f"tinyfit-{job.id[:8]}.zip",
+    )

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from service.client import Client
     from service.record.database import Database
     from service.settings import Settings
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 """Exit statuses."""
+
+_PATIENCE_SECONDS = 2.0
+"""A command says soon that there is no server."""
 
 
 class Answer(NamedTuple):
@@ -54,6 +58,20 @@ def open_database(options: argparse.Namespace) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def connected(
+    options: argparse.Namespace, patience_seconds: float = _PATIENCE_SECONDS
+) -> Iterator[Client]:
+    """A client of the server that --url or the environment names."""
+    from service.client import Client
+    from service.client.settings import ClientSettings
+
+    settings = ClientSettings()
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    with Client(options.url or settings.url, key, patience_seconds=patience_seconds) as client:
+        yield client
 
 
 def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:

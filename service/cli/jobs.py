@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.cli.adapt import add_job_options, job_request, result_text
-from service.cli.command import FAILED, AddCommand, Answer, count
+from service.cli.command import FAILED, AddCommand, Answer, connected, count
 from service.errors import InputError, NotFoundError, ServiceError
 
 if TYPE_CHECKING:
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from service.console import Meter
     from service.schemas import DatasetView, EventView, JobView
 
-_PATIENCE_SECONDS = 2.0
-"""A command says soon that there is no server."""
 _WATCHING_PATIENCE_SECONDS = 600.0
 """One that has seen its server waits until it is back."""
 _ID_LENGTH = 32
@@ -78,7 +74,7 @@ def _submit(options: argparse.Namespace) -> Answer:
 
     job_request(options, "", options.supernet)  # what is wrong is said before anything is sent
     meter = Meter(sys.stderr)
-    with _client(options) as client:
+    with connected(options) as client:
         dataset = _dataset(client, options.data, meter)
         request = job_request(options, dataset.id, options.supernet)
         name = options.name or dataset.name
@@ -113,7 +109,7 @@ def _list(options: argparse.Namespace) -> Answer:
     status = options.status
     if status is not None and status not in list(Status):
         raise InputError(f"no such status: {status!r}; it is one of {', '.join(Status)}")
-    with _client(options) as client:
+    with connected(options) as client:
         found = client.jobs(status=status and Status(status), dataset=options.dataset)
         jobs = list(islice(found, options.limit))
     lines = [
@@ -133,7 +129,7 @@ def _list(options: argparse.Namespace) -> Answer:
 def _watch(options: argparse.Namespace) -> Answer:
     from service.console import Meter
 
-    with _client(options) as client:
+    with connected(options) as client:
         job = _find(client, options.job)
     return _watch_to_the_end(options, job.id, Meter(sys.stderr))
 
@@ -141,7 +137,7 @@ def _watch(options: argparse.Namespace) -> Answer:
 def _watch_to_the_end(options: argparse.Namespace, job_id: str, meter: Meter) -> Answer:
     short = job_id[:_SHOWN_ID_LENGTH]
     try:
-        with _client(options, _WATCHING_PATIENCE_SECONDS) as client:
+        with connected(options, _WATCHING_PATIENCE_SECONDS) as client:
             job = client.wait(job_id, partial(_show, meter))
     except KeyboardInterrupt:
         raise WatchingStoppedError(
@@ -177,12 +173,12 @@ def _download(options: argparse.Namespace) -> Answer:
     from tinytl.units import format_bytes
 
     meter = Meter(sys.stderr)
-    with _client(options) as client:
+    with connected(options) as client:
         job = _find(client, options.job)
     target: Path = options.output or Path()
     if target.is_dir():
         target /= f"tinyfit-{_short(job)}.zip"
-    with _client(options, _WATCHING_PATIENCE_SECONDS) as client:
+    with connected(options, _WATCHING_PATIENCE_SECONDS) as client:
         job = client.download(
             job.id, target, lambda done, total: meter.show("download", done / total)
         )
@@ -197,7 +193,7 @@ def _download(options: argparse.Namespace) -> Answer:
 
 
 def _steer(options: argparse.Namespace, *, action: str) -> Answer:
-    with _client(options) as client:
+    with connected(options) as client:
         job = _find(client, options.job)
         short = _short(job)
         if action == "delete":
@@ -214,19 +210,6 @@ def _steer(options: argparse.Namespace, *, action: str) -> Answer:
     if job.stop_request is not None:
         text += f" and asked to {job.stop_request.value}"
     return Answer(job.model_dump(mode="json"), text)
-
-
-@contextmanager
-def _client(
-    options: argparse.Namespace, patience_seconds: float = _PATIENCE_SECONDS
-) -> Iterator[Client]:
-    from service.client import Client
-    from service.client.settings import ClientSettings
-
-    settings = ClientSettings()
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    with Client(options.url or settings.url, key, patience_seconds=patience_seconds) as client:
-        yield client
 
 
 def _find(client: Client, text: str) -> JobView:

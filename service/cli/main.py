@@ -25,6 +25,7 @@ from service.cli.command import (
     settings_of,
     size,
 )
+from service.cli.datasets import add_datasets
 from service.cli.jobs import add_jobs
 from service.cli.keys import add_keys
 from service.cli.pretrain import add_pretrain
@@ -211,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_adapt(add)
     add_jobs(add)
+    add_datasets(add, commands)
 
     price = add("price", _price, "the memory that training a network takes, by formula")
     price.add_argument("spec", type=Path, metavar="SPEC.json")

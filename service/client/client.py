@@ -101,6 +101,10 @@ class Client:
         """All datasets, newest first, fetched page by page."""
         return self._pages("/datasets", _DATASETS)
 
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Remove a dataset that no job is over, with its images."""
+        self._connection.send("DELETE", _path("datasets", dataset_id), repeatable=False)
+
     def submit(self, request: JobRequest, idempotency_key: str | None = None) -> JobView:
         """Queue a job, once however often it has to be sent.
 

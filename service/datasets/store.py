@@ -1,7 +1,5 @@
-"""Datasets: a zip or folder of class folders becomes images under the hash of their content.
-
-On disk a dataset is `datasets/<id>/images/<number>` beside `dataset.json`; the names that the
-user gave are only text in that file. It appears by one rename, whole or not at all.
+"""Datasets: a zip or folder of class folders becomes images under the hash of their content, in
+the artifact store. Those of versions before there was one lie in folders, `datasets/<id>/`.
 """
 
 from __future__ import annotations
@@ -11,9 +9,8 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -22,18 +19,26 @@ from sqlalchemy.exc import IntegrityError
 
 from service.datasets.archive import open_archive
 from service.datasets.folder import Folder
+from service.datasets.image_archive import ImageArchive, StoredImage, read_manifest, unpack
 from service.datasets.images import check_image
-from service.datasets.layout import Layout, Split, read_layout
+from service.datasets.layout import Layout, read_layout
 from service.datasets.report import Findings
-from service.errors import DatasetError, NotFoundError, TooLargeError
+from service.errors import (
+    BlobError,
+    BlobGoneError,
+    ConflictError,
+    DatasetError,
+    NotFoundError,
+    TooLargeError,
+)
+from service.record.blobs import Blobs, open_blobs, refer
 from service.record.database import Database, now
-from service.record.models import Dataset
+from service.record.models import Dataset, Job
 from service.schemas import DatasetReport
 from service.settings import Settings
 
-MANIFEST = "dataset.json"
-_FORMAT = 1
 _ID_LENGTH = 32
+_NAMED_JOBS = 3
 _STALE_SECONDS = 24 * 3600.0
 
 Progress = Callable[[int, int], None]
@@ -50,15 +55,6 @@ class Source(Protocol):
     def num_ignored(self) -> int: ...
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredImage:
-    """One image of a stored dataset; label counts in the order of the classes."""
-
-    path: Path
-    label: int
-    split: Split
 
 
 def import_dataset(
@@ -83,7 +79,7 @@ def get_dataset(database: Database, dataset_id: str) -> Dataset:
     with database.reading() as session:
         dataset = session.get(Dataset, dataset_id)
     if dataset is None:
-        raise NotFoundError(f"there is no dataset {dataset_id!r}; POST a zip to /datasets first")
+        raise _not_found(dataset_id)
     return dataset
 
 
@@ -98,19 +94,47 @@ def list_datasets(
         return list(session.scalars(newest_first.limit(limit)))
 
 
-def stored_images(dataset_id: str, settings: Settings) -> list[StoredImage]:
-    """The images of a stored dataset, in the order in which they were hashed."""
-    directory = settings.datasets_dir / dataset_id
+@contextmanager
+def unpacked_images(
+    dataset: Dataset, settings: Settings, blobs: Blobs, scratch: Path
+) -> Iterator[list[StoredImage]]:
+    """The images of a dataset as files, in the order in which they were hashed; unpacked in the
+    folder scratch, which goes again. Raises NotFoundError where they are gone, or damaged."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_text())
-    except FileNotFoundError as error:
-        raise NotFoundError(
-            f"the files of dataset {dataset_id!r} are gone from {directory}; upload it again"
-        ) from error
-    return [
-        StoredImage(path=directory / entry["file"], label=entry["label"], split=entry["split"])
-        for entry in manifest["images"]
-    ]
+        try:
+            if dataset.blob_sha256 is None:
+                images = read_manifest(settings.datasets_dir / dataset.id)
+            else:
+                archive = scratch / "images.zip"
+                blobs.fetch(dataset.blob_sha256, archive)
+                unpack(archive, scratch)
+                archive.unlink()
+                images = read_manifest(scratch)
+        except (FileNotFoundError, BlobError) as error:
+            raise NotFoundError(
+                f"the images of dataset {dataset.id!r} are gone ({error}); upload it again"
+            ) from error
+        yield images
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def delete_dataset(database: Database, settings: Settings, dataset_id: str) -> None:
+    """Remove a dataset that no job is over. Raises NotFoundError and ConflictError."""
+    with database.writing() as session:
+        dataset = session.get(Dataset, dataset_id, with_for_update=True)
+        if dataset is None:
+            raise _not_found(dataset_id)
+        over_it = select(Job.id).where(Job.dataset_id == dataset_id).order_by(Job.created_at)
+        jobs = session.scalars(over_it.limit(_NAMED_JOBS + 1)).all()
+        if jobs:
+            named = ", ".join(jobs[:_NAMED_JOBS]) + (" ..." if len(jobs) > _NAMED_JOBS else "")
+            raise ConflictError(
+                f"dataset {dataset_id!r} belongs to jobs that are there ({named}); delete them "
+                f"first"
+            )
+        session.delete(dataset)
+    shutil.rmtree(settings.datasets_dir / dataset_id, ignore_errors=True)
 
 
 def remove_stale_uploads(settings: Settings) -> None:
@@ -135,87 +159,100 @@ def _import(
             f"accepted"
         )
     staging = settings.incoming_dir / uuid.uuid4().hex
-    (staging / "images").mkdir(parents=True)
+    staging.mkdir(parents=True)
+    archive = staging / "images.zip"
     try:
-        dataset_id, num_bytes, report = _copy_images(
-            source, layout, staging, settings, on_progress
+        dataset_id, num_bytes, report = _pack(source, layout, archive, settings, on_progress)
+        found = Dataset(
+            id=dataset_id,
+            name=(name or layout.name or "dataset")[:200],
+            classes=list(layout.classes),
+            counts=layout.counts(),
+            num_images=len(layout.files),
+            num_bytes=num_bytes,
+            report=report.model_dump(mode="json"),
+            created_at=now(),
         )
-        _publish(staging, settings.datasets_dir / dataset_id)
+        return _store(found, archive, settings, database)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    found = Dataset(
-        id=dataset_id,
-        name=(name or layout.name or "dataset")[:200],
-        classes=list(layout.classes),
-        counts=layout.counts(),
-        num_images=len(layout.files),
-        num_bytes=num_bytes,
-        report=report.model_dump(mode="json"),
-        created_at=now(),
-    )
-    try:
-        return _record(found, database)
-    except IntegrityError:  # the same images came twice at once
-        return get_dataset(database, dataset_id), False
+
+
+def _store(
+    found: Dataset, archive: Path, settings: Settings, database: Database
+) -> tuple[Dataset, bool]:
+    blobs = open_blobs(settings, database)
+    while True:
+        with database.reading() as session:
+            known = session.get(Dataset, found.id)
+        known_sha256 = known.blob_sha256 if known is not None else None
+        if known_sha256 is None:
+            found.blob_sha256 = blobs.keep(archive)
+        elif not blobs.is_intact(known_sha256):
+            found.blob_sha256 = blobs.keep(archive, damaged={known_sha256})
+        try:
+            dataset, is_new = _record(found, database)
+        except BlobGoneError:  # collected in between
+            continue
+        except IntegrityError:  # the same images came twice at once
+            return get_dataset(database, found.id), False
+        if dataset.blob_sha256 is not None:
+            shutil.rmtree(settings.datasets_dir / dataset.id, ignore_errors=True)
+        return dataset, is_new
 
 
 def _record(found: Dataset, database: Database) -> tuple[Dataset, bool]:
     with database.writing() as session:
+        if found.blob_sha256 is not None:
+            refer(session, found.blob_sha256)
         known = session.get(Dataset, found.id)
         if known is not None:
             known.report = known.report or found.report  # it may be from before there were reports
+            known.blob_sha256 = found.blob_sha256 or known.blob_sha256
             return known, False
+        if found.blob_sha256 is None:  # deleted in between
+            raise BlobGoneError(f"dataset {found.id!r} is not in the artifact store any more")
         session.add(found)
         session.flush()
         session.refresh(found)
     return found, True
 
 
-def _copy_images(
+def _pack(
     source: Source,
     layout: Layout,
-    staging: Path,
+    archive: Path,
     settings: Settings,
     on_progress: Progress | None,
 ) -> tuple[str, int, DatasetReport]:
-    """Check and copy every image; return the dataset's id, its bytes and what was found."""
+    """Check and pack every image; return the dataset's id, its bytes and what was found."""
     labels = {name: label for label, name in enumerate(layout.classes)}
     digest = hashlib.sha256()
     findings = Findings(layout)
-    images: list[dict[str, object]] = []
     num_bytes = 0
-    for index, placed in enumerate(layout.files):
-        with source.open(placed.path) as stream:
-            data = stream.read(settings.max_image_bytes + 1)
-        facts = check_image(data, placed.path, settings)
-        sha256 = hashlib.sha256(data)
-        findings.add(placed, facts, sha256.digest())
-        file = f"images/{index:06d}"
-        (staging / file).write_bytes(data)
-        num_bytes += len(data)
-        file_name = placed.path.rsplit("/", 1)[-1]
-        line = [placed.split, placed.class_name, file_name, sha256.hexdigest()]
-        digest.update(json.dumps(line).encode() + b"\n")
-        images.append(
-            {
-                "file": file,
-                "split": placed.split,
-                "label": labels[placed.class_name],
-                "original": placed.path,
-            }
-        )
-        if on_progress is not None:
-            on_progress(index + 1, len(layout.files))
-    manifest = {"format": _FORMAT, "classes": list(layout.classes), "images": images}
-    (staging / MANIFEST).write_text(json.dumps(manifest))
+    with ImageArchive(archive, layout.classes) as packed:
+        for index, placed in enumerate(layout.files):
+            with source.open(placed.path) as stream:
+                data = stream.read(settings.max_image_bytes + 1)
+            facts = check_image(data, placed.path, settings)
+            sha256 = hashlib.sha256(data)
+            findings.add(placed, facts, sha256.digest())
+            packed.add(
+                data,
+                split=placed.split,
+                label=labels[placed.class_name],
+                original=placed.path,
+            )
+            num_bytes += len(data)
+            file_name = placed.path.rsplit("/", 1)[-1]
+            line = [placed.split, placed.class_name, file_name, sha256.hexdigest()]
+            digest.update(json.dumps(line).encode() + b"\n")
+            if on_progress is not None:
+                on_progress(index + 1, len(layout.files))
+        packed.close()
     report = findings.report(num_ignored=source.num_ignored)
     return digest.hexdigest()[:_ID_LENGTH], num_bytes, report
 
 
-def _publish(staging: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        staging.rename(target)
-    except OSError:
-        if not (target / MANIFEST).is_file():
-            raise
+def _not_found(dataset_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no dataset {dataset_id!r}; POST a zip to /datasets first")

@@ -1,4 +1,5 @@
-"""Where a job's files lie: each attempt writes to a folder of its own, rows publish them."""
+"""Where attempts at a job work: each in a folder of its own. What they finish goes from there to
+the artifact store, and rows publish it (service/work/job_files.py)."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ RESUMABLE = (ADAPTING, *TRAINING)
 
 
 def artifact_path(settings: Settings, artifact: Artifact) -> Path:
+    """Where the file of an artifact without a blob lies, as an earlier version left it."""
     return settings.jobs_dir / artifact.job_id / artifact.path
 
 
@@ -82,8 +84,10 @@ class Workplace:
         """Remove a resumable file, now that what it was for is finished."""
         self._forget(name, [*self._earlier_attempts(), self.attempt])
 
-    def relative(self, path: Path) -> str:
-        return path.relative_to(self.job_dir).as_posix()
+    def latest(self, name: str) -> int:
+        """The latest attempt that has left such a file here; 0 where none has."""
+        numbers = attempts_in(self.job_dir)
+        return next((n for n in numbers if (self.job_dir / str(n) / name).is_file()), 0)
 
     def _forget(self, name: str, attempts: list[int]) -> None:
         for attempt in attempts:
@@ -115,13 +119,6 @@ def remove(path: Path) -> None:
     else:
         with suppress(FileNotFoundError):
             path.unlink()
-
-
-def size_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    if path.is_dir():
-        return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
-    return path.stat().st_size
 
 
 def _copy_whole(source: Path, target: Path) -> None:

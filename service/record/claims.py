@@ -14,6 +14,8 @@ from sqlalchemy import ColumnElement, Select, and_, delete, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import LeaseLostError
+from service.record.artifacts import KEPT, RESUMABLE
+from service.record.blobs import refer
 from service.record.database import Database, now, pinned
 from service.record.events import append_event
 from service.record.models import (
@@ -89,6 +91,7 @@ def succeed_job(database: Database, claim: Claim, result: JsonObject) -> None:
         job = _lock_held(session, claim)
         job.result = result
         job.progress = 1.0
+        _forget(session, job, Artifact.kind.not_in(KEPT))
         end_attempt(session, job, Outcome.SUCCEEDED)
         leave_job(session, job, Status.SUCCEEDED)
 
@@ -137,11 +140,23 @@ def add_trial(database: Database, claim: Claim, trial: Trial) -> None:
             )
 
 
-def publish_artifact(database: Database, claim: Claim, artifact: Artifact) -> None:
-    """Make a stage's files part of the job."""
+def publish_artifact(database: Database, claim: Claim, *artifacts: Artifact) -> None:
+    """Make a finished stage's files part of the job. Raises BlobGoneError where one has to be
+    kept again, here and below."""
     with database.writing() as session:
         _lock_held(session, claim).lost_attempts = 0
-        session.merge(artifact)
+        _publish(session, artifacts)
+
+
+def publish_resumable(database: Database, claim: Claim, artifact: Artifact) -> str | None:
+    """Let other attempts go on from a file of an unfinished stage; the blob of an older one that
+    it takes the place of."""
+    with database.writing() as session:
+        job = _lock_held(session, claim)
+        before = session.get(Artifact, (job.id, artifact.kind))
+        superseded = before.blob_sha256 if before is not None else None
+        _publish(session, [artifact])
+    return superseded if superseded != artifact.blob_sha256 else None
 
 
 def publish_adapted(
@@ -158,7 +173,8 @@ def publish_adapted(
         if before is None or before.sha256 != artifact.sha256:
             session.execute(delete(Trial).where(Trial.job_id == job.id))
             session.add_all(trials)
-        session.merge(artifact)
+        _forget(session, job, Artifact.kind.in_(RESUMABLE))  # they were with another one
+        _publish(session, [artifact])
 
 
 def add_epoch(database: Database, claim: Claim, **report: object) -> None:
@@ -207,6 +223,22 @@ def leave_job(session: Session, job: Job, status: Status, **detail: object) -> N
     if status.is_final:
         job.finished_at = now()
     append_event(session, job, EventKind.STATUS, status=status, **detail)
+
+
+def _publish(session: Session, artifacts: Iterable[Artifact]) -> None:
+    for artifact in artifacts:
+        if artifact.blob_sha256 is not None:
+            refer(session, artifact.blob_sha256)
+        session.merge(artifact)
+
+
+def _forget(session: Session, job: Job, which: ColumnElement[bool]) -> None:
+    """Let go of what the job has no more use for."""
+    session.execute(
+        delete(Artifact)
+        .where(Artifact.job_id == job.id, which)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _lock_waiting(session: Session) -> Job | None:

@@ -24,6 +24,7 @@ from service.record.events import append_event
 from service.record.models import (
     Artifact,
     Attempt,
+    Dataset,
     Event,
     EventKind,
     IdempotencyKey,
@@ -35,6 +36,7 @@ from service.record.models import (
 )
 from service.schemas import JobRequest
 
+_DELETED_AT_ONCE = 100
 _IDEMPOTENCY_SECONDS = 24 * 3600.0
 
 
@@ -178,6 +180,12 @@ def get_artifact(database: Database, job_id: str, kind: str) -> Artifact | None:
         return session.get(Artifact, (job_id, kind))
 
 
+def list_artifacts(database: Database, job_id: str) -> list[Artifact]:
+    with database.reading() as session:
+        of_job = select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.kind)
+        return list(session.scalars(of_job))
+
+
 def cancel_job(database: Database, job_id: str) -> Job:
     """End a job: at once while nobody works on it, else as soon as its worker has stopped."""
     with _changing(database, job_id) as (session, job):
@@ -235,9 +243,30 @@ def delete_job(database: Database, job_id: str) -> None:
         job = _lock(session, job_id)
         if job.status is Status.RUNNING:
             raise ConflictError(f"job {job_id!r} is running; cancel it first")
-        for table in (Trial, Artifact, Event, Attempt, IdempotencyKey):
-            session.execute(delete(table).where(table.job_id == job_id))
-        session.delete(job)
+        _delete(session, job)
+
+
+def delete_expired_jobs(database: Database, *, older_than_seconds: float) -> list[str]:
+    """Remove jobs that ended longer ago from the record; their ids."""
+    expired = (
+        select(Job)
+        .where(
+            Job.status.in_([status for status in Status if status.is_final]),
+            Job.finished_at < now() - older_than_seconds,
+        )
+        .order_by(Job.finished_at)
+        .limit(_DELETED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    deleted: list[str] = []
+    while True:
+        with database.writing() as session:
+            jobs = session.scalars(expired).all()
+            for job in jobs:
+                _delete(session, job)
+        if not jobs:
+            return deleted
+        deleted += [job.id for job in jobs]
 
 
 def requeue_job(database: Database, job_id: str) -> None:
@@ -274,6 +303,12 @@ def _lock(session: Session, job_id: str) -> Job:
     return job
 
 
+def _delete(session: Session, job: Job) -> None:
+    for table in (Trial, Artifact, Event, Attempt, IdempotencyKey):
+        session.execute(delete(table).where(table.job_id == job.id))
+    session.delete(job)
+
+
 def _not_found(job_id: str) -> NotFoundError:
     return NotFoundError(f"there is no job {job_id!r}; GET /jobs lists them")
 
@@ -307,6 +342,11 @@ def _queue(session: Session, job: Job) -> None:
 
 
 def _add_job(session: Session, request: JobRequest) -> Job:
+    share = {"read": True, "key_share": True}
+    if session.get(Dataset, request.dataset, with_for_update=share) is None:  # just deleted
+        raise NotFoundError(
+            f"there is no dataset {request.dataset!r}; POST a zip to /datasets first"
+        )
     job_id = uuid.uuid4().hex
     job = Job(
         id=job_id,

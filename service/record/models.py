@@ -118,6 +118,9 @@ class Dataset(Base):
     num_bytes: Mapped[int] = mapped_column(BigInteger)
     report: Mapped[JsonObject | None]
     """What was found in the upload, as `DatasetReport` says; None before revision 0002."""
+    blob_sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"), index=True)
+    """Its images, as service/datasets/packed_images.py packs them; None before revision 0004,
+    when they lay in a folder."""
     created_at: Mapped[float]
 
 
@@ -224,15 +227,46 @@ class Trial(Base):
     finished_at: Mapped[float]
 
 
+class Blob(Base):
+    """Content in the artifact store, by its hash; service/record/blobs.py says how it lives."""
+
+    __tablename__ = "blobs"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(100), unique=True)
+    """The object's name in the store; no other blob ever has it, before or after."""
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    is_stored: Mapped[bool]
+    """Whether the object is there; else it is being written, or its writer died."""
+    touched_at: Mapped[float]
+    """When it was last kept, be it by a row that refers to it or by one that is about to."""
+    created_at: Mapped[float]
+
+
+class Installation(Base):
+    """The one row of what an installation knows of itself."""
+
+    __tablename__ = "installation"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """1: there is no second row."""
+    id: Mapped[str] = mapped_column(String(32))
+    """Also in its artifact store, so that no other one takes that for its own."""
+    collected_at: Mapped[float | None]
+    """When a worker last began to collect garbage."""
+
+
 class Artifact(Base):
-    """What a finished stage left behind: a file or folder of the attempt that made it."""
+    """A file that a stage of a job has left. The files of a folder have kinds `folder/file`."""
 
     __tablename__ = "artifacts"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     kind: Mapped[str] = mapped_column(String(32), primary_key=True)
     path: Mapped[str] = mapped_column(String(500))
-    """Relative to the job's folder."""
+    """Its name in an attempt's folder; where there is no blob, relative to the job's folder."""
+    blob_sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"), index=True)
+    """None before revision 0004, when files lay in jobs' folders."""
     key: Mapped[str | None] = mapped_column(String(64), index=True)
     """The same of two artifacts that can stand for each other, whatever job made them."""
     num_bytes: Mapped[int] = mapped_column(BigInteger)

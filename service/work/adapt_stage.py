@@ -13,7 +13,8 @@ from search.adapt import adapt as adapt_supernet
 from search.errors import AdaptationError
 from search.registry import locate
 from search.space import Candidate
-from service.record.artifacts import ADAPTED, ADAPTING, TRAINING, artifact_path
+from service.record.artifacts import ADAPTED, ADAPTING, TRAINING
+from service.record.blobs import hash_of
 from service.record.claims import publish_adapted
 from service.record.models import Trial
 from service.record.reuse import list_adapted, list_scores
@@ -32,7 +33,7 @@ def adapt(run: JobRun, store: ImageStore) -> AdaptedSupernet:
     what another job has adapted alike, with the scores that are known of it.
     """
     key = adapted_key(run)
-    path = run.found(ADAPTED, key=key)
+    path = run.files.found(ADAPTED, key=key)
     if path is not None:
         return AdaptedSupernet.load(path)
     found = _take_over(run, key) if run.options.reuse else None
@@ -51,7 +52,7 @@ def adapted_key(run: JobRun) -> str:
         "version": _KEY_VERSION,
         "dataset": run.dataset.id,
         "supernet": supernet.spec.id,
-        "supernet_sha256": _sha256(supernet.path),
+        "supernet_sha256": hash_of(supernet.path),
         "settings": settings,
         "resolutions": run.space.resolutions,
     }
@@ -59,18 +60,22 @@ def adapted_key(run: JobRun) -> str:
 
 
 def _adapt(run: JobRun, store: ImageStore, key: str) -> AdaptedSupernet:
+    def on_progress(done: int, total: int) -> None:
+        run.progress.report(Stage.ADAPT, done, total)
+        run.files.publish_resumable(ADAPTING)
+
     adapted = adapt_supernet(
         run.supernet,
         store,
         run.space.resolutions,
         run.adapt_settings(),
         checkpoint=run.workplace.resumable(ADAPTING),
-        on_progress=lambda done, total: run.progress.report(Stage.ADAPT, done, total),
+        on_progress=on_progress,
         should_stop=run.should_stop,
     )
     path = run.workplace.path(_FILE)
     adapted.save(path)
-    _publish(run, path, key, _sha256(path), ())
+    _publish(run, path, key, ())
     run.log(f"supernet adapted in {run.options.adapt_steps} steps")
     return AdaptedSupernet.load(path)
 
@@ -80,13 +85,15 @@ def _take_over(run: JobRun, key: str) -> AdaptedSupernet | None:
     so that the other may be deleted at any time, even meanwhile.
     """
     for source in list_adapted(run.database, key):
+        path = run.files.take(source)
+        if path is None:  # deleted meanwhile, or damaged
+            continue
         try:
-            path = run.workplace.adopt(artifact_path(run.settings, source), _FILE)
             adapted = AdaptedSupernet.load(path)
-        except (FileNotFoundError, AdaptationError):  # deleted meanwhile, or damaged
+        except AdaptationError:
             continue
         scores = list_scores(run.database, source, limit=_MOST_REUSED)
-        _publish(run, path, key, source.sha256 or "", _as_own(run, scores))
+        _publish(run, path, key, _as_own(run, scores))
         run.log(
             f"the supernet adapted by job {source.job_id} is used again, and so are "
             f"{len(scores)} scores"
@@ -127,13 +134,12 @@ def _as_own(run: JobRun, scores: Sequence[Trial]) -> list[Trial]:
     return trials
 
 
-def _publish(run: JobRun, path: Path, key: str, sha256: str, trials: Sequence[Trial]) -> None:
-    artifact = run.artifact(ADAPTED, path, sha256=sha256, key=key)
-    publish_adapted(run.database, run.claim, artifact, trials)
+def _publish(run: JobRun, path: Path, key: str, trials: Sequence[Trial]) -> None:
+    run.files.keep(
+        ADAPTED,
+        path,
+        lambda artifact: publish_adapted(run.database, run.claim, artifact, trials),
+        key=key,
+    )
     for name in (ADAPTING, *TRAINING):  # a training that had begun was with another one
         run.workplace.forget(name)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

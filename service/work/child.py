@@ -7,10 +7,12 @@ that the job gets on. Where the steps are done elsewhere, their news are the bea
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -20,7 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import SearchError
-from service.errors import ClusterLostError, LeaseLostError, ServiceError, TaskLostError
+from service.errors import (
+    ClusterLostError,
+    LeaseLostError,
+    ServiceError,
+    StoreUnavailableError,
+    TaskLostError,
+)
 from service.record.claims import Claim, fail_job
 from service.record.database import Database, is_outage
 from service.settings import Settings
@@ -103,6 +111,9 @@ def _end(error: Exception, database: Database, claim: Claim, stop: threading.Eve
     if isinstance(error, ClusterLostError):
         logger.warning("%s", error)
         return Exit.CLUSTER_LOST
+    if isinstance(error, StoreUnavailableError):
+        logger.warning("%s", error)
+        return Exit.STORE_LOST
     if stop.wait(_STOP_NEWS_SECONDS):  # what the job had started was asked to stop, and broke off
         return Exit.STOPPED
     if isinstance(error, TaskLostError):
@@ -110,6 +121,12 @@ def _end(error: Exception, database: Database, claim: Claim, stop: threading.Eve
         return Exit.TASK_LOST
     if isinstance(error, TinyTLError | SearchError | ServiceError):
         message = str(error)
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        logger.error("job %s: the disk is full", claim.job_id, exc_info=error)
+        message = (
+            f"the disk of its worker ({socket.gethostname()}) is full; free some space, then "
+            f"retry the job"
+        )
     else:  # a defect: the job ends, the log has the details
         logger.error("job %s failed", claim.job_id, exc_info=error)
         message = f"unexpected {type(error).__name__}: {error}; the worker's log has the details"

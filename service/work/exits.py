@@ -20,3 +20,5 @@ class Exit(IntEnum):
     """The Ray cluster did not answer; the job can go on once it does."""
     TASK_LOST = 7
     """What it had started died: as if it had died itself."""
+    STORE_LOST = 8
+    """The artifact store did not answer; the job can go on once it does."""

@@ -7,22 +7,21 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from search.adapt import AdaptSettings
 from search.bulk_pricing import BulkPricing
 from search.space import SearchSpace
 from search.supernet import Supernet, load_supernet
-from service.datasets.store import stored_images
 from service.feasibility import search_space
-from service.record.artifacts import Workplace, artifact_path, size_bytes
-from service.record.claims import Claim, add_epoch, add_log, publish_artifact, set_progress
-from service.record.database import Database, now
+from service.record.artifacts import Workplace
+from service.record.blobs import open_blobs
+from service.record.claims import Claim, add_epoch, add_log, set_progress
+from service.record.database import Database
 from service.record.events import list_events
-from service.record.jobs import get_artifact
-from service.record.models import Artifact, Dataset, EventKind, Job
+from service.record.models import Dataset, EventKind, Job
 from service.schemas import JobSettings
 from service.settings import Settings
+from service.work.job_files import JobFiles
 from service.work.lifeline import StopCheck
 from service.work.pools.pool import OwnProcess, Pool
 from service.work.pools.tasks import Parcel, Shared
@@ -34,7 +33,7 @@ from service.work.progress import (
     stage_work,
     train_work,
 )
-from tinytl.data import Augmentation, Sample, split_samples
+from tinytl.data import SPLITS, Augmentation, Sample, split_samples
 from tinytl.errors import CancelledError
 from tinytl.train import EpochReport, TrainSettings
 from tinytl.trainable import Method
@@ -57,6 +56,22 @@ class JobRun:
         return JobSettings.model_validate(self.job.settings)
 
     @cached_property
+    def files(self) -> JobFiles:
+        blobs = open_blobs(
+            self.settings,
+            self.database,
+            patience_seconds=self.settings.artifact_patience_seconds,
+            on_wait=self.check_stop,
+        )
+        return JobFiles(
+            settings=self.settings,
+            database=self.database,
+            claim=self.claim,
+            workplace=self.workplace,
+            blobs=blobs,
+        )
+
+    @cached_property
     def method(self) -> Method:
         return Method(self.job.method)
 
@@ -74,14 +89,15 @@ class JobRun:
         return load_supernet(self.job.supernet, cache_dir)
 
     @cached_property
-    def samples(self) -> list[Sample]:
-        images = stored_images(self.dataset.id, self.settings)
-        samples = [Sample(path=i.path, label=i.label, split=i.split) for i in images]
-        return split_samples(samples, seed=self.options.seed)
-
-    @cached_property
     def split_sizes(self) -> SplitSizes:
-        counts = Counter(sample.split for sample in self.samples)
+        """By the counts alone: which images fill a missing split makes no difference."""
+        samples = [
+            Sample(path=Path(str(number)), label=label, split=split)
+            for split in SPLITS
+            for label, name in enumerate(self.dataset.classes)
+            for number in range(self.dataset.counts.get(split, {}).get(name, 0))
+        ]
+        counts = Counter(s.split for s in split_samples(samples, seed=self.options.seed))
         return SplitSizes(train=counts["train"], val=counts["val"], test=counts["test"])
 
     @cached_property
@@ -129,14 +145,6 @@ class JobRun:
             seed=self.options.seed,
         )
 
-    def found(self, kind: str, *, key: str | None = None) -> Path | None:
-        """The files of a finished stage, where there are any, of this key."""
-        artifact = get_artifact(self.database, self.job.id, kind)
-        if artifact is None or artifact.key != key:
-            return None
-        path = artifact_path(self.settings, artifact)
-        return path if path.exists() else None
-
     def pool(self, shared: Shared) -> AbstractContextManager[Pool]:
         """Where a stage's tasks are to run."""
         settings = self.settings
@@ -156,35 +164,6 @@ class JobRun:
             return ProcessPool(settings.pool_processes, parcel, self.should_stop)
         return nullcontext(OwnProcess(shared, self.should_stop))
 
-    def publish(
-        self, kind: str, path: Path, *, sha256: str | None = None, detail: Any = None
-    ) -> Artifact:
-        artifact = self.artifact(kind, path, sha256=sha256, detail=detail)
-        publish_artifact(self.database, self.claim, artifact)
-        return artifact
-
-    def artifact(
-        self,
-        kind: str,
-        path: Path,
-        *,
-        sha256: str | None = None,
-        key: str | None = None,
-        detail: Any = None,
-    ) -> Artifact:
-        """The row of what a stage of this attempt has finished, not yet published."""
-        return Artifact(
-            job_id=self.job.id,
-            kind=kind,
-            path=self.workplace.relative(path),
-            key=key,
-            num_bytes=size_bytes(path),
-            sha256=sha256,
-            detail=detail or {},
-            attempt=self.claim.attempt,
-            created_at=now(),
-        )
-
     def check_stop(self) -> None:
         if self.should_stop():
             raise CancelledError("the job was asked to stop")
@@ -194,11 +173,13 @@ class JobRun:
         add_log(self.database, self.claim, message)
 
     def tell_epoch(self, training: str, report: EpochReport) -> None:
-        """Tell of an epoch, unless an earlier attempt has told of it."""
+        """Tell of an epoch, unless an earlier attempt has, and publish its checkpoint."""
         epoch = (training, report.epoch)
         if epoch not in self._told_epochs:
             add_epoch(self.database, self.claim, training=training, **asdict(report))
             self._told_epochs.add(epoch)
+        is_last = report.epoch + 1 == report.num_epochs
+        self.files.publish_resumable(f"{training}.safetensors", is_last=is_last)
 
     def _write_progress(self, stage: Stage, progress: float, seconds_left: float | None) -> None:
         set_progress(

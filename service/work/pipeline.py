@@ -38,6 +38,7 @@ def run_job(settings: Settings, database: Database, claim: Claim, should_stop: S
     )
     bundle = get_artifact(database, job.id, BUNDLE)
     if bundle is None:
+        run.files.restore()
         store = ingest(run)
         adapted = adapt(run, store)
         candidate, measured = confirm(run, store, search(run, store, adapted))

@@ -12,6 +12,7 @@ from itertools import dropwhile
 from search.certainty import paired_gain
 from search.pricing import network_of, price, with_plans
 from search.space import Candidate
+from service.datasets.store import unpacked_images
 from service.errors import ServiceError
 from service.feasibility import macs_of
 from service.front import front_view
@@ -25,7 +26,7 @@ from service.work.report import make_card, make_report
 from service.work.search_stage import certainty
 from service.work.train_stage import Trained
 from tinytl.bundle import save_bundle
-from tinytl.data import ImageStore
+from tinytl.data import ImageStore, Sample, split_samples
 from tinytl.data import ingest as ingest_images
 from tinytl.measure import Measurement, measure_in_fresh_process
 from tinytl.train import correct_images
@@ -38,19 +39,24 @@ _EVALUATION_BATCH = 64
 
 def ingest(run: JobRun) -> ImageStore:
     """Decode every image once, at the size that the largest resolution needs."""
-    path = run.found(_IMAGES)
+    path = run.files.found_folder(_IMAGES)
     if path is None:
         path = run.workplace.path(_IMAGES)
-        ingest_images(
-            run.samples,
-            run.dataset.classes,
-            path,
-            image_size=run.space.resolutions[-1],
-            on_progress=lambda done, total: run.progress.report(Stage.INGEST, done, total),
-            should_stop=run.should_stop,
-        )
-        run.publish(_IMAGES, path)
-        run.log(f"{len(run.samples)} images decoded")
+        with unpacked_images(
+            run.dataset, run.settings, run.files.blobs, run.workplace.path("dataset")
+        ) as images:
+            found = [Sample(path=i.path, label=i.label, split=i.split) for i in images]
+            samples = split_samples(found, seed=run.options.seed)
+            ingest_images(
+                samples,
+                run.dataset.classes,
+                path,
+                image_size=run.space.resolutions[-1],
+                on_progress=lambda done, total: run.progress.report(Stage.INGEST, done, total),
+                should_stop=run.should_stop,
+            )
+        run.files.publish_folder(_IMAGES, path)
+        run.log(f"{len(samples)} images decoded")
     return ImageStore.open(path)
 
 
@@ -88,7 +94,7 @@ def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candi
             detail = {"candidate": planned.to_dict(), "measurement": asdict(measured)}
             path = run.workplace.path("measurement.json")
             path.write_text(json.dumps(detail))
-            run.publish(_MEASUREMENT, path, detail=detail)
+            run.files.publish(_MEASUREMENT, path, detail=detail)
             run.progress.report(Stage.TRAIN, run.train_work.measured, 1.0)
             return planned, measured
     raise ServiceError(
@@ -167,7 +173,7 @@ def export(
         ),
     )
     path = run.workplace.path("model.tinyfit.zip")
-    written = save_bundle(
+    save_bundle(
         path,
         trained.network,
         resolution=candidate.resolution,
@@ -176,6 +182,6 @@ def export(
         report=report,
         card=make_card(run.job, run.dataset, result, num_test_images=len(correct)),
     )
-    bundle = run.publish(BUNDLE, path, sha256=written.sha256, detail=result)
+    bundle = run.files.publish(BUNDLE, path, detail=result)
     run.progress.report(Stage.EXPORT, 1, 1)
     return bundle

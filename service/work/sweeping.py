@@ -1,10 +1,10 @@
-"""Which of a job's files stay: a finished job's bundle and adapted supernet; of a job that can
-go on, what it needs to; of a deleted one, nothing.
+"""Which of the files in attempts' folders on this machine stay: of a job that can go on, those
+of unfinished stages; else none, but what an earlier version published there.
 
 Nothing here gets in the way of an attempt at work, on this machine or on another that shares the
 folder. An attempt writes to a folder of its own number; only folders up to the number that the
-record showed are touched, of these neither published files nor the latest copy of a resumable
-one, and of a running job none.
+record showed are touched, of these not the latest copy of a resumable file, and of a running job
+none. What is in the artifact store is the collector's (service/record/collecting.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Kept:
     status: Status
     attempt: int
     published: frozenset[str]
-    """Paths relative to the job's folder; of a finished job, those of KEPT."""
+    """Without blobs: paths relative to the job's folder; of a finished job, those of KEPT."""
 
 
 def tidy_job(settings: Settings, database: Database, job_id: str) -> None:
@@ -77,7 +77,7 @@ def _sweep(jobs_dir: Path, database: Database, job_ids: list[str]) -> Iterator[s
 def _look_up(database: Database, job_ids: list[str]) -> dict[str, _Kept]:
     jobs = select(Job.id, Job.status, Job.attempt).where(Job.id.in_(job_ids))
     artifacts = select(Artifact.job_id, Artifact.kind, Artifact.path).where(
-        Artifact.job_id.in_(job_ids)
+        Artifact.job_id.in_(job_ids), Artifact.blob_sha256.is_(None)
     )
     with database.reading() as session:
         rows = session.execute(jobs).all()

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from service.errors import LeaseLostError, NotFoundError
+from service.errors import LeaseLostError, NotFoundError, ServiceError
 from service.record.claims import (
     Claim,
     claim_job,
@@ -27,6 +27,7 @@ from service.record.presence import mark_gone, mark_seen
 from service.settings import Settings
 from service.work.child import Order, outage_reason
 from service.work.child_process import ChildProcess
+from service.work.clearing_out import clear_out
 from service.work.exits import Exit
 from service.work.sweeping import sweep, tidy_job
 
@@ -139,7 +140,7 @@ class Worker:
         if code in (Exit.ENDED, Exit.LEASE_LOST):
             return lambda: None
         logger.error("the process of job %s ended with code %d", claim.job_id, code)
-        if code == Exit.DATABASE_LOST:
+        if code in (Exit.DATABASE_LOST, Exit.STORE_LOST):
             return lambda: release_job(self._database, claim)
         if code == Exit.CLUSTER_LOST:
             return lambda: self._release_and_wait(claim)
@@ -180,13 +181,14 @@ class Worker:
     def _sweep_if_due(self) -> None:
         if self._sweeps.is_due():
             self._tidy(lambda: sweep(self._settings, self._database))
+            self._tidy(lambda: clear_out(self._settings, self._database))
 
     def _tidy(self, tidy: Callable[[], None]) -> None:
         """What can't be tidied now is no reason to stop working: a later sweep does it."""
         with self._outages_passed_over():
             try:
                 tidy()
-            except OSError as error:
+            except (OSError, ServiceError) as error:
                 logger.warning("can't tidy up: %s", error)
 
     def _say_it_is_up(self) -> None:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 
+from service.record.blobs import check_artifact_url
 from service.record.database import Database, ensure_schema
 from service.settings import Settings
 from service.work.lifeline import on_parent_end, stop_self
@@ -19,6 +20,7 @@ def work(settings: Settings, *, with_parent: bool) -> None:
         signal.signal(number, lambda number, frame: stop.set())
     if with_parent:
         on_parent_end(sys.stdin, stop_self)
+    check_artifact_url(settings)
     ensure_schema(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     try:

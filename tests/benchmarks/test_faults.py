@@ -1,6 +1,7 @@
 """The benchmark of faults: a small run, and that its judge finds what is wrong."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from service.record.database import Database, now
 from service.record.jobs import create_job
 from service.record.models import Dataset
 from service.schemas import JobRequest
+from service.settings import Settings
 from tests.service.delivery import deliver
 
 needs_postgresql = pytest.mark.skipif(not find_postgresql(), reason="no PostgreSQL to run")
@@ -64,7 +66,13 @@ def finish(tmp_path: Path) -> Finish:
         if not succeeds:
             fail_job(database, claim, "no")
             return job.id
-        deliver(tmp_path / "jobs", database, claim, content, {"test_accuracy": 1.0})
+        deliver(
+            Settings(data_dir=tmp_path, database_url=url_of(tmp_path)),
+            database,
+            claim,
+            content,
+            {"test_accuracy": 1.0},
+        )
         return job.id
 
     return finish
@@ -98,12 +106,14 @@ def test_every_kind_of_harm_is_found(finish: Finish, tmp_path: Path) -> None:
     assert "equal jobs have different bundles" in problems({**kinds, other: 0})
     kinds[other] = 1
     litter = tmp_path / "jobs" / other / "1" / "late"
+    litter.parent.mkdir(parents=True)
     litter.write_text("late")
     assert "stray: jobs/" in problems(kinds)
-    litter.unlink()
-    (tmp_path / "jobs" / other / "1" / "model.tinyfit.zip").write_bytes(b"torn")
-    assert "not as published" in problems(kinds)
-    (tmp_path / "jobs" / other / "1" / "model.tinyfit.zip").write_bytes(b"other")
+    shutil.rmtree(tmp_path / "jobs" / other)
+    (stored,) = (path for path in (tmp_path / "artifacts").iterdir() if path.stat().st_size == 5)
+    stored.rename(tmp_path / "stored")
+    assert "its bundle is missing or damaged" in problems(kinds)
+    (tmp_path / "stored").rename(stored)
     assert judged(tmp_path, kinds).holds
     assert "has not succeeded exactly once" in problems(
         {**kinds, finish(succeeds=False, epochs=2): 2}

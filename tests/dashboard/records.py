@@ -184,7 +184,7 @@ class Records:
         self.progress(claim, "export", 1.0)
         described = candidate.to_dict()
         deliver(
-            self.settings.jobs_dir,
+            self.settings,
             self.database,
             claim,
             b"bundle",

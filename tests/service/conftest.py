@@ -25,6 +25,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from service.record.blobs import Blobs, open_blobs
 from service.record.claims import Claim, claim_job
 from service.record.database import Database, now
 from service.record.engines import open_engine
@@ -32,6 +33,8 @@ from service.record.jobs import create_job
 from service.record.models import Base, Dataset, Job
 from service.schemas import JobRequest
 from service.settings import Settings
+from tests.service.stores import artifact_url as artifact_url
+from tests.service.stores import s3_server as s3_server
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
@@ -105,10 +108,19 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database_url: str | None) -> Settings:
+def settings(tmp_path: Path, database_url: str | None, artifact_url: str | None) -> Settings:
     return Settings(
-        data_dir=tmp_path / "data", database_url=database_url, lease_seconds=3.0, poll_seconds=0.1
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        artifact_url=artifact_url,
+        lease_seconds=3.0,
+        poll_seconds=0.1,
     )
+
+
+@pytest.fixture
+def blobs(settings: Settings, database: Database) -> Blobs:
+    return open_blobs(settings, database)
 
 
 @pytest.fixture

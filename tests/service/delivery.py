@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from service.record.artifacts import BUNDLE
+from service.record.blobs import open_blobs
 from service.record.claims import Claim, publish_artifact, succeed_job
 from service.record.database import Database, now
 from service.record.models import Artifact
+from service.settings import Settings
 
 
 def deliver(
-    jobs_dir: Path, database: Database, claim: Claim, content: bytes, result: Mapping[str, Any]
+    settings: Settings, database: Database, claim: Claim, content: bytes, result: Mapping[str, Any]
 ) -> None:
     """End a claimed job well, with this bundle and result."""
-    relative = Path(str(claim.attempt)) / "model.tinyfit.zip"
-    path = jobs_dir / claim.job_id / relative
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tinyfit.zip"
+        path.write_bytes(content)
+        sha256 = open_blobs(settings, database).keep(path)
     bundle = Artifact(
         job_id=claim.job_id,
         kind=BUNDLE,
-        path=str(relative),
+        path="model.tinyfit.zip",
+        blob_sha256=sha256,
         num_bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         detail={},
         attempt=claim.attempt,
         created_at=now(),

@@ -109,7 +109,8 @@ def test_the_image() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.replace("\\n", "\n").split() == "\n".join(project["dependencies"]).split()
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["s3"]]
+    assert done.stdout.replace("\\n", "\n").split() == "\n".join(wanted).split()
     (program,) = re.findall(r'python -c "(import sys, tomllib.*?)" \$EXTRAS >', dependencies)
     for extras in ([], ["ray"]):
         done = subprocess.run(

@@ -65,7 +65,7 @@ def live_client(app: FastAPI) -> Iterator[httpx.Client]:
 @pytest.fixture
 def deliver(settings: Settings, database: Database) -> Callable[[Claim], None]:
     """Ends a claimed job well, with a bundle."""
-    return lambda claim: delivery.deliver(settings.jobs_dir, database, claim, BUNDLE_BYTES, RESULT)
+    return lambda claim: delivery.deliver(settings, database, claim, BUNDLE_BYTES, RESULT)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from service.record.database import Database
 from service.record.models import Job, Status
 from service.settings import Settings
 from tests.service.api.problems import problem
+from tests.service.stores import stored_kinds
 
 ALLOWED = {
     "cancel": {Status.QUEUED, Status.RUNNING, Status.PAUSED, Status.CANCELLED},
@@ -63,13 +64,20 @@ def test_one_that_runs_stops_once_its_worker_has(
 
 
 def test_deleting_leaves_nothing(
-    client: httpx.Client, settings: Settings, jobs_of_each_status: dict[Status, str]
+    client: httpx.Client,
+    settings: Settings,
+    database: Database,
+    jobs_of_each_status: dict[Status, str],
 ) -> None:
     job_id = jobs_of_each_status[Status.SUCCEEDED]
-    assert (settings.jobs_dir / job_id).is_dir()
+    scratch = settings.jobs_dir / job_id / "1" / "adapting.partial"
+    scratch.parent.mkdir(parents=True)
+    scratch.write_text("half done")
+    assert stored_kinds(settings, database) == ["bundle"]
     deleted = client.delete(f"/jobs/{job_id}")
     assert (deleted.status_code, deleted.content) == (204, b"")
     assert not (settings.jobs_dir / job_id).exists()
+    assert stored_kinds(settings, database) == ["garbage"]
     for path in ("", "/trials", "/attempts", "/events", "/checkpoint"):
         problem(client.get(f"/jobs/{job_id}{path}"), 404)
     problem(client.delete(f"/jobs/{job_id}"), 404)

@@ -6,11 +6,17 @@ import hashlib
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
-from service.record.models import Status
+from service.errors import StoreUnavailableError
+from service.record.blobs import open_blobs
+from service.record.database import Database
+from service.record.models import Artifact, Status
 from service.settings import Settings
 from tests.service.api.conftest import BUNDLE_BYTES
 from tests.service.api.problems import problem
+
+pytestmark = pytest.mark.parametrize("artifact_url", ["folder", "memory"], indirect=True)
 
 TAG = f'"{hashlib.sha256(BUNDLE_BYTES).hexdigest()}"'
 SIZE = len(BUNDLE_BYTES)
@@ -95,6 +101,7 @@ def test_not_again(client: httpx.Client, url: str) -> None:
 def test_where_there_is_none(
     client: httpx.Client,
     settings: Settings,
+    database: Database,
     jobs_of_each_status: dict[Status, str],
     url: str,
 ) -> None:
@@ -102,6 +109,40 @@ def test_where_there_is_none(
         if status is not Status.SUCCEEDED:
             refused = client.get(f"/jobs/{job_id}/checkpoint")
             assert "no checkpoint" in problem(refused, 404)["detail"]
-    job_id = jobs_of_each_status[Status.SUCCEEDED]
-    (settings.jobs_dir / job_id / "1" / "model.tinyfit.zip").unlink()
+    blobs = open_blobs(settings, database)
+    blobs.objects.delete([blobs.find(TAG.strip('"')).key])
     assert "is gone" in problem(client.get(url), 404)["detail"]
+
+
+def test_one_of_an_earlier_version(
+    client: httpx.Client,
+    settings: Settings,
+    database: Database,
+    jobs_of_each_status: dict[Status, str],
+    url: str,
+) -> None:
+    """It lies in the job's folder."""
+    job_id = jobs_of_each_status[Status.SUCCEEDED]
+    path = settings.jobs_dir / job_id / "1" / "model.tinyfit.zip"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BUNDLE_BYTES)
+    with database.writing() as session:
+        bundle = session.get(Artifact, (job_id, "bundle"))
+        assert bundle is not None
+        bundle.path, bundle.blob_sha256 = "1/model.tinyfit.zip", None
+    part = client.get(url, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, BUNDLE_BYTES[10:20])
+    path.unlink()
+    assert "is gone" in problem(client.get(url), 404)["detail"]
+
+
+def test_while_the_store_does_not_answer(
+    client: httpx.Client, app: FastAPI, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(key: str) -> int:
+        raise StoreUnavailableError("it does not answer", retry_after_seconds=7)
+
+    monkeypatch.setattr(app.state.blobs.objects, "size", fail)
+    refused = client.get(url)
+    assert "does not answer" in problem(refused, 503)["detail"]
+    assert refused.headers["retry-after"] == "7"

@@ -16,6 +16,7 @@ from service.record.database import Database
 from service.record.models import Job
 from service.settings import Settings
 from tests.service.api.problems import problem
+from tests.service.stores import stored_kinds
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
@@ -137,3 +138,29 @@ def test_the_list_goes_on_page_by_page(client: httpx.Client, make_job: Callable[
         found += [dataset["id"] for dataset in page.json()]
         url = page.links.get("next", {}).get("url")
     assert found == newest_first
+
+
+def test_one_that_no_job_is_over_is_deleted(
+    client: httpx.Client,
+    settings: Settings,
+    database: Database,
+    make_zip: MakeZip,
+    split_files: Files,
+) -> None:
+    archive = make_zip(split_files)
+    dataset = upload(client, archive).json()["id"]
+    body = {"dataset": dataset, "memory_limit": "24MB"}
+    jobs = [client.post("/jobs", json=body).json()["id"] for _ in range(4)]
+    refused = problem(client.delete(f"/datasets/{dataset}"), 409)["detail"]
+    assert f"({', '.join(jobs[:3])} ...); delete them first" in refused
+    for job in jobs:
+        assert client.delete(f"/jobs/{job}").status_code == 204
+    deleted = client.delete(f"/datasets/{dataset}")
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert client.get("/datasets").json() == []
+    problem(client.get(f"/datasets/{dataset}"), 404)
+    problem(client.delete(f"/datasets/{dataset}"), 404)
+    problem(client.post("/jobs", json=body), 404)
+    assert stored_kinds(settings, database) == ["garbage"]
+    assert upload(client, archive).status_code == 201
+    assert stored_kinds(settings, database) == ["dataset"]

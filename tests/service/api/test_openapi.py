@@ -15,7 +15,7 @@ from service.settings import Settings
 Operation = dict[str, Any]
 
 OPERATIONS = {
-    *("upload_dataset", "list_datasets", "get_dataset"),
+    *("upload_dataset", "list_datasets", "get_dataset", "delete_dataset"),
     *("create_job", "list_jobs", "get_job", "delete_job"),
     *("cancel_job", "pause_job", "resume_job", "retry_job"),
     *("list_trials", "get_front", "list_attempts", "list_events", "get_checkpoint"),

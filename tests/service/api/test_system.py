@@ -169,7 +169,7 @@ try:
     check_feasible(JobRequest(dataset="x", memory_limit=1), num_classes=2)
 except Exception as error:
     assert type(error).__name__ == "InfeasibleLimitError", error
-print(*{"torch", "ofa", "optuna", "sklearn"} & set(sys.modules))
+print(*{"torch", "ofa", "optuna", "sklearn", "fsspec", "s3fs"} & set(sys.modules))
 """
     command = [sys.executable, "-W", "ignore", "-c", code, str(settings.data_dir)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -79,7 +79,7 @@ def say(url: str, capsys: pytest.CaptureFixture[str]) -> Say:
 
 @pytest.fixture
 def finish(settings: Settings, database: Database) -> Callable[[Claim], None]:
-    return lambda claim: deliver(settings.jobs_dir, database, claim, BUNDLE_BYTES, RESULT)
+    return lambda claim: deliver(settings, database, claim, BUNDLE_BYTES, RESULT)
 
 
 def last_json(out: str) -> dict[str, Any]:
@@ -333,3 +333,22 @@ def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(r"tinyfit: can't reach http://127.0.0.1:9 .*tinyfit serve", line)
     assert main(["list", "--url", "127.0.0.1:9"]) == 2
+
+
+def test_datasets_are_listed_and_deleted(
+    say: Say, make_zip: Callable[[Mapping[str, bytes]], Path], flat_files: dict[str, bytes]
+) -> None:
+    assert say("datasets", "list") == (0, "no datasets\n", "")
+    archive = make_zip(flat_files)
+    job = last_json(say("submit", archive, *LIMIT, "--json")[1])
+    status, out, _ = say("datasets", "list")
+    assert status == 0
+    assert out.split()[:3] == [job["dataset"], "12", "images"]
+    assert last_json(say("datasets", "list", "--json")[1])["datasets"][0]["id"] == job["dataset"]
+    status, _, error = say("datasets", "delete", job["dataset"])
+    assert status == 2
+    assert f"belongs to jobs that are there ({job['id']})" in error
+    assert say("delete", job["id"])[0] == 0
+    status, out, _ = say("datasets", "delete", job["dataset"])
+    assert (status, out) == (0, f"dataset {job['dataset']} is deleted\n")
+    assert say("datasets", "delete", job["dataset"])[0] == 2

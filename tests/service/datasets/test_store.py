@@ -7,15 +7,27 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from service.datasets.store import get_dataset, import_dataset, list_datasets, stored_images
+from service.datasets.image_archive import StoredImage
+from service.datasets.store import (
+    delete_dataset,
+    get_dataset,
+    import_dataset,
+    list_datasets,
+    unpacked_images,
+)
 from service.errors import DatasetError, NotFoundError, TooLargeError
+from service.record.blobs import open_blobs
+from service.record.collecting import collect
 from service.record.database import Database
+from service.record.models import Dataset
 from service.settings import Settings
+from tests.service.stores import stored_kinds
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
@@ -24,6 +36,13 @@ MakeZip = Callable[[Mapping[str, bytes]], Path]
 def left_behind(settings: Settings) -> list[Path]:
     folders = (settings.datasets_dir, settings.incoming_dir)
     return [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+
+
+def unpacked(
+    dataset: Dataset, settings: Settings, database: Database
+) -> AbstractContextManager[list[StoredImage]]:
+    blobs = open_blobs(settings, database)
+    return unpacked_images(dataset, settings, blobs, settings.incoming_dir / "scratch")
 
 
 def refuse(path: Path, settings: Settings, database: Database) -> str:
@@ -51,12 +70,16 @@ def test_a_zip_becomes_a_dataset(
     assert dataset.classes == ["circle", "square"]
     assert dataset.counts["test"] == {"circle": 4, "square": 4}
     assert dataset.num_images == 32
-    images = stored_images(dataset.id, settings)
-    assert [image.split for image in images].count("train") == 24
-    assert {image.path.read_bytes() for image in images} == {
-        data for name, data in split_files.items() if name.endswith("g") and "." not in name[:2]
-    } - {b"x"}
-    assert all(image.path.name.isdigit() for image in images)
+    with unpacked(dataset, settings, database) as images:
+        assert [image.split for image in images].count("train") == 24
+        assert {image.path.read_bytes() for image in images} == {
+            data
+            for name, data in split_files.items()
+            if name.endswith("g") and "." not in name[:2]
+        } - {b"x"}
+        assert all(image.path.name.isdigit() for image in images)
+    assert left_behind(settings) == []
+    assert stored_kinds(settings, database) == ["dataset"]
 
 
 def test_the_same_content_is_the_same_dataset(
@@ -356,13 +379,62 @@ def test_missing(settings: Settings, database: Database) -> None:
         get_dataset(database, "abc")
 
 
-def test_a_dataset_whose_files_are_gone_is_stored_again(
-    settings: Settings, database: Database, make_zip: MakeZip, flat_files: Files
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_a_dataset_whose_images_are_gone_is_stored_again(
+    settings: Settings, database: Database, make_zip: MakeZip, flat_files: Files, fault: str
 ) -> None:
     archive = make_zip(flat_files)
     dataset, _ = import_dataset(archive, settings=settings, database=database)
-    shutil.rmtree(settings.datasets_dir / dataset.id)
-    with pytest.raises(NotFoundError, match="upload it again"):
-        stored_images(dataset.id, settings)
+    blobs = open_blobs(settings, database)
+    assert dataset.blob_sha256 is not None
+    path = blobs.path(blobs.find(dataset.blob_sha256))
+    assert path is not None
+    if fault == "missing":
+        path.unlink()
+    else:
+        blobs.objects.write(path.name, path.read_bytes()[::-1])
+    with (
+        pytest.raises(NotFoundError, match="upload it again"),
+        unpacked(dataset, settings, database),
+    ):
+        pass
     import_dataset(archive, settings=settings, database=database)
-    assert len(stored_images(dataset.id, settings)) == 12
+    with unpacked(dataset, settings, database) as images:
+        assert len(images) == 12
+
+
+def test_a_dataset_of_an_earlier_version(
+    settings: Settings, database: Database, make_zip: MakeZip, flat_files: Files
+) -> None:
+    """It lies in a folder; sent again, it moves to the artifact store."""
+    archive = make_zip(flat_files)
+    dataset, _ = import_dataset(archive, settings=settings, database=database)
+    folder = settings.datasets_dir / dataset.id
+    with unpacked(dataset, settings, database) as images:
+        shutil.copytree(images[0].path.parent.parent, folder)
+    with database.writing() as session:
+        known = session.get(Dataset, dataset.id)
+        assert known is not None
+        known.blob_sha256 = None
+    collect(open_blobs(settings, database), grace_seconds=0)
+    dataset = get_dataset(database, dataset.id)
+    with unpacked(dataset, settings, database) as images:
+        assert {image.path.read_bytes() for image in images} == set(flat_files.values())
+    assert folder.is_dir()
+    again, is_new = import_dataset(archive, settings=settings, database=database)
+    assert (again.id, is_new) == (dataset.id, False)
+    assert not folder.exists()
+    with unpacked(again, settings, database) as images:
+        assert {image.path.read_bytes() for image in images} == set(flat_files.values())
+
+
+def test_the_same_images_give_the_same_bytes(
+    settings: Settings, database: Database, make_zip: MakeZip, flat_files: Files
+) -> None:
+    first, _ = import_dataset(make_zip(flat_files), settings=settings, database=database)
+    delete_dataset(database, settings, first.id)
+    assert list_datasets(database) == []
+    again, is_new = import_dataset(make_zip(flat_files), settings=settings, database=database)
+    assert is_new
+    assert again.blob_sha256 == first.blob_sha256
+    assert stored_kinds(settings, database) == ["dataset"]

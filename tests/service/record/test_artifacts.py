@@ -32,7 +32,7 @@ GiveClaim = Callable[[], Claim]
 def work_on(
     settings: Settings, database: Database, claim: Claim, published: Sequence[str], *others: str
 ) -> Workplace:
-    """Write files as an attempt would, and publish some of them."""
+    """Write files as an attempt would, and publish some of them as earlier versions did."""
     place = Workplace(job_dir=settings.jobs_dir / claim.job_id, attempt=claim.attempt)
     for name in (*published, *others):
         path = place.path(name)
@@ -43,7 +43,7 @@ def work_on(
         artifact = Artifact(
             job_id=claim.job_id,
             kind=kind,
-            path=place.relative(path),
+            path=path.relative_to(place.job_dir).as_posix(),
             num_bytes=0,
             sha256=None,
             detail={},

@@ -9,8 +9,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import delete, inspect, select
+from sqlalchemy.exc import IntegrityError
 
+from service.record.blobs import installation_id
 from service.record.claims import claim_job
 from service.record.database import Database, alembic_config
 from service.record.events import list_events
@@ -26,7 +28,7 @@ from service.record.jobs import (
     resume_job,
     retry_job,
 )
-from service.record.models import Base, Status
+from service.record.models import Artifact, Base, Blob, Dataset, Status
 from service.schemas import JobRequest
 
 pytestmark = pytest.mark.parametrize("empty_url", ["sqlite", "postgresql"], indirect=True)
@@ -136,6 +138,34 @@ def test_on_the_way_back_only_what_earlier_versions_understand_stays(empty_url: 
     migrate(database, command.downgrade, "0002")
     database.upgrade()
     assert list_trials(database, "paused") == []
+    database.close()
+
+
+def test_what_there_was_before_blobs_stays_where_it_is(empty_url: str) -> None:
+    """And blobs are nothing to an earlier version, whose rows don't speak of them."""
+    database = Database(empty_url)
+    migrate(database, command.upgrade, "0003")
+    fill(database, "0003")
+    database.upgrade()
+    with database.reading() as session:
+        assert session.scalars(select(Dataset.blob_sha256)).all() == [None]
+        assert set(session.scalars(select(Artifact.blob_sha256))) == {None}
+        assert session.scalars(select(Blob)).all() == []
+    first = installation_id(database)
+    assert installation_id(database) == first
+    with database.migrating() as connection:
+        connection.exec_driver_sql("DELETE FROM installation")
+        for table in ("idempotency_keys", "artifacts", "trials", "events", "attempts"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+        for table in ("jobs", "datasets", "api_keys", "workers"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    fill(database, "0004")
+    with pytest.raises(IntegrityError), database.writing() as session:
+        session.execute(delete(Blob).where(Blob.sha256 == "ab12"))  # a dataset refers to it
+    migrate(database, command.downgrade, "0003")
+    with database.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT job_id, kind FROM artifacts ORDER BY kind")
+        assert [tuple(row) for row in rows] == [("failed", "adapted"), ("succeeded", "bundle")]
     database.close()
 
 

@@ -9,8 +9,10 @@ import pytest
 from search.errors import AdaptationError
 from search.pricing import price
 from search.space import Candidate
-from service.record.artifacts import ADAPTED, Workplace, artifact_path, remove_leftovers
+from service.record.artifacts import ADAPTED, remove_leftovers
+from service.record.blobs import Blobs
 from service.record.claims import Claim, release_job, succeed_job
+from service.record.collecting import collect
 from service.record.database import Database
 from service.record.events import list_events
 from service.record.jobs import delete_job, get_artifact, list_trials
@@ -21,6 +23,7 @@ from service.work import adapt_stage
 from service.work.adapt_stage import adapt, adapted_key
 from service.work.job_run import JobRun
 from service.work.search_stage import search
+from tests.service.stores import stored_path
 from tests.service.work.runs import Scoring, run_of
 from tests.service.work.test_search_stage import logs, rows, stop_after, trials_of
 from tinytl.errors import CancelledError
@@ -69,9 +72,7 @@ def adaptations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def file_of(run: JobRun) -> Path:
-    artifact = get_artifact(run.database, run.job.id, ADAPTED)
-    assert artifact is not None
-    return artifact_path(run.settings, artifact)
+    return stored_path(run.settings, run.database, run.job.id, ADAPTED)
 
 
 @pytest.fixture
@@ -156,6 +157,7 @@ def test_deleting_either_job_takes_nothing_from_the_other(
     succeed_job(database, earlier.claim, {})
     delete_job(database, earlier.job.id)
     remove_leftovers(settings, earlier.job.id)
+    collect(later.files.blobs, grace_seconds=0)
     assert file_of(later).read_text() == STEPS
     assert len(trials_of(later)) == num_taken > 0
     last = make_run(LESS)
@@ -164,6 +166,7 @@ def test_deleting_either_job_takes_nothing_from_the_other(
     succeed_job(database, later.claim, {})
     delete_job(database, later.job.id)
     remove_leftovers(settings, later.job.id)
+    collect(later.files.blobs, grace_seconds=0)
     assert file_of(last).read_text() == STEPS
 
 
@@ -172,6 +175,7 @@ def test_what_can_not_be_taken_over_is_adapted(
     make_run: MakeRun,
     earlier: JobRun,
     adaptations: list[str],
+    database: Database,
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
 ) -> None:
@@ -180,15 +184,18 @@ def test_what_can_not_be_taken_over_is_adapted(
     if fault == "deleted":
         source.unlink()
     elif fault == "damaged":
-        source.write_text("damaged")
+        source.chmod(0o644)
+        source.write_text(STEPS[::-1])
     else:
-        adopt = Workplace.adopt
+        fetch = Blobs.fetch
 
-        def adopt_late(place: Workplace, source: Path, name: str) -> Path:
-            remove_leftovers(earlier.settings, earlier.job.id)
-            return adopt(place, source, name)
+        def fetch_late(blobs: Blobs, sha256: str, target: Path) -> None:
+            succeed_job(database, earlier.claim, {})
+            delete_job(database, earlier.job.id)
+            assert collect(blobs, grace_seconds=0).num_blobs == 1
+            fetch(blobs, sha256, target)
 
-        monkeypatch.setattr(Workplace, "adopt", adopt_late)
+        monkeypatch.setattr(Blobs, "fetch", fetch_late)
     found: Any = adapt(later, STORE)
     assert found.words == STEPS
     assert file_of(later).read_text() == STEPS
@@ -248,7 +255,7 @@ def test_another_attempt_uses_what_the_first_has_adapted(
 ) -> None:
     first = make_run(LIMIT)
     adapt(first, STORE)
-    left = [path.name for path in file_of(first).parent.iterdir()]
+    left = [path.name for path in first.workplace.directory.iterdir()]
     assert left == ["adapted.safetensors"]
     release_job(database, first.claim)
     second = run_of(settings, database, claim(), first.job.id)

@@ -19,7 +19,9 @@ import pytest
 
 from service.datasets.store import import_dataset
 from service.record.artifacts import ADAPTING
+from service.record.blobs import open_blobs
 from service.record.claims import Claim, fail_job
+from service.record.collecting import collect
 from service.record.database import Database
 from service.record.events import list_events
 from service.record.jobs import (
@@ -38,6 +40,7 @@ from service.schemas import JobRequest, JobSettings
 from service.settings import Settings
 from service.work.progress import Stage
 from tests.service.processes import HELD_CHILD, RUN_WORKER, descendants, is_alive, wait_for
+from tests.service.stores import stored_kinds
 
 pytestmark = pytest.mark.long
 
@@ -113,7 +116,9 @@ class Site:
         """Nothing but the bundle and the adapted supernet is left, and each event and epoch was
         told once."""
         job, _ = find_job(self.database, job_id)
-        wait_for(lambda: self.names(job_id) == ["adapted.safetensors", "model.tinyfit.zip"])
+        wait_for(lambda: self.names(job_id) == [])
+        collect(open_blobs(self.settings, self.database), grace_seconds=0)
+        assert stored_kinds(self.settings, self.database) == ["adapted", "bundle", "dataset"]
         events = list_events(self.database, job_id)
         assert [event.number for event in events] == list(range(1, job.num_events + 1))
         epochs = Counter(
@@ -275,7 +280,9 @@ def test_paused_failed_and_cancelled_it_goes_on_from_where_it_stopped(
     pause_job(site.database, job_id)
     site.wait(job_id, Status.PAUSED)
     assert not is_alive(child)
-    wait_for(lambda: site.names(job_id) == ["images.npy", "labels.npy", "meta.json"])
+    wait_for(lambda: site.names(job_id) == [])
+    published = ["dataset", "images/images.npy", "images/labels.npy", "images/meta.json"]
+    assert stored_kinds(site.settings, site.database) == published
     site.let_go()
     resume_job(site.database, job_id)
 
@@ -290,7 +297,7 @@ def test_paused_failed_and_cancelled_it_goes_on_from_where_it_stopped(
     cancel_job(site.database, job_id)
     site.wait(job_id, Status.CANCELLED)
     assert not is_alive(child)
-    assert "adapted.safetensors" in site.names(job_id)
+    assert "adapted" in stored_kinds(site.settings, site.database)
     assert ADAPTING not in site.names(job_id)
     site.let_go()
     retry_job(site.database, job_id)

@@ -11,14 +11,15 @@ from search.architecture import SupernetSpec
 from search.pretraining.output import write_supernet
 from search.supernet import untrained_supernet
 from service.datasets.store import import_dataset
-from service.record.artifacts import BUNDLE, artifact_path
+from service.record.artifacts import BUNDLE
 from service.record.claims import Claim
 from service.record.database import Database
-from service.record.jobs import create_job, get_artifact, get_job
+from service.record.jobs import create_job, get_job
 from service.record.models import Status
 from service.schemas import JobRequest
 from service.settings import Settings
 from service.work.pipeline import run_job
+from tests.service.stores import stored_path
 from tinytl.config import GROUP_NORM
 
 SHIFT = 0.125
@@ -75,9 +76,7 @@ def test_a_job_from_pretrained_lite_residuals_to_the_bundle(
     assert job.result is not None
     peaks = job.result["measured_peak_bytes"], job.result["predicted_peak_bytes"]
     assert 0.8 * peaks[1] < peaks[0] <= peaks[1] <= 4_000_000
-    bundle = get_artifact(database, job_id, BUNDLE)
-    assert bundle is not None
-    model = tinytl.load(artifact_path(settings, bundle))
+    model = tinytl.load(stored_path(settings, database, job_id, BUNDLE))
     config = model.network.config
     assert config.norm.kind == norm
     assert (config.norm == GROUP_NORM) == (norm == "group")

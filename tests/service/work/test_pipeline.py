@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 import tinytl
+from service.record.blobs import OWNER_KEY
 from service.record.database import Database
 from service.record.jobs import list_jobs
 from service.record.models import Job
@@ -121,9 +122,10 @@ def test_a_job_ends_with_a_bundle_within_the_limit(reference: dict[str, Any]) ->
     assert result["checkpoint"]["bytes"] == bundle.stat().st_size
     model = tinytl.load(bundle)
     assert tuple(model.classes) == ("circle", "square")
-    (job_dir,) = (output / ".tinyfit" / "jobs").iterdir()
-    left = [path.name for path in job_dir.rglob("*") if path.is_file()]
-    assert sorted(left) == ["adapted.safetensors", "model.tinyfit.zip"]
+    state = output / ".tinyfit"
+    assert list((state / "jobs").iterdir()) == list((state / "incoming").iterdir()) == []
+    stored = [path for path in (state / "artifacts").iterdir() if path.name != OWNER_KEY]
+    assert len(stored) == 3  # images, adapted supernet, bundle
 
 
 def test_without_a_cluster_nothing_of_a_whole_job_imports_ray(reference: dict[str, Any]) -> None:

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from service.datasets.store import import_dataset
-from service.record.artifacts import ADAPTED, artifact_path, remove_leftovers
+from service.record.artifacts import ADAPTED, remove_leftovers
 from service.record.claims import Claim
 from service.record.database import Database
-from service.record.jobs import create_job, delete_job, get_artifact, get_job, list_trials
+from service.record.jobs import create_job, delete_job, get_job, list_trials
 from service.record.models import Job, Status
 from service.schemas import JobRequest
 from service.settings import Settings
 from service.work.pipeline import run_job
 from service.work.sweeping import sweep, tidy_job
+from tests.service.stores import stored_path
 
 pytestmark = pytest.mark.long
 
@@ -41,9 +42,7 @@ def test_a_second_job_begins_with_what_the_first_has_scored(
         return job
 
     def adapted(job: Job) -> Path:
-        artifact = get_artifact(database, job.id, ADAPTED)
-        assert artifact is not None
-        return artifact_path(settings, artifact)
+        return stored_path(settings, database, job.id, ADAPTED)
 
     first = run("6MB")
     second = run("2MB", trials=2)
