@@ -75,7 +75,7 @@ def create_job(
         dataset = get_dataset(database, request.dataset)
         check_known_supernet(request.supernet, settings)
         check_feasible(request, num_classes=len(dataset.classes))
-        job, is_new = record.create_job(database, request, idempotency)
+        job, is_new = record.create_job(database, request, idempotency, owner=owner)
     response.headers["Location"] = f"/jobs/{job.id}"
     if is_new:
         return JobView.of(job)

@@ -41,6 +41,9 @@ def add_jobs(add: AddCommand) -> None:
         "data", metavar="DATA", help="folder or zip of class folders, or a dataset's id"
     )
     add_job_options(submit, supernet_help="an id that the server lists at /supernets")
+    submit.add_argument(
+        "--priority", help="which queued jobs are taken first: high, normal, low (normal)"
+    )
     submit.add_argument("--watch", action="store_true", help="stay and show how far the job is")
 
     listing = add("list", _list, "the jobs of a server, newest first")
@@ -117,14 +120,15 @@ def _list(options: argparse.Namespace) -> Answer:
         found = client.jobs(status=status and Status(status), dataset=options.dataset)
         jobs = list(islice(found, options.limit))
     lines = [
-        f"{_short(job):<10}{job.status.value:<11}{job.progress:>4.0%}  "
+        f"{_short(job):<10}{job.status.value:<11}{job.priority.value:<9}{job.progress:>4.0%}  "
         f"{job.created_at.astimezone():%Y-%m-%d %H:%M}  "
         f"{format_bytes(job.memory_limit_bytes):>9}  {_accuracy(job):>6}  "
         f"{printable(job.name)[:_MAX_NAME]}"
         for job in jobs
     ]
     head = (
-        f"{'JOB':<10}{'STATUS':<11}{'DONE':>4}  {'CREATED':<16}  {'LIMIT':>9}  {'TEST':>6}  NAME"
+        f"{'JOB':<10}{'STATUS':<11}{'PRIORITY':<9}{'DONE':>4}  {'CREATED':<16}  {'LIMIT':>9}  "
+        f"{'TEST':>6}  NAME"
     )
     text = "\n".join([head, *lines]) if jobs else "no jobs"
     return Answer({"jobs": [job.model_dump(mode="json") for job in jobs]}, text)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, undefer
 
 from service.errors import ConflictError, InputError, NotFoundError
 from service.record.artifacts import BUNDLE
-from service.record.claims import end_attempt, is_lost, leave_job
+from service.record.claims import end_attempt, leave_job
 from service.record.database import Database, compared, now, pinned
 from service.record.events import append_event
 from service.record.models import (
@@ -29,10 +29,12 @@ from service.record.models import (
     IdempotencyKey,
     Job,
     Outcome,
+    StageTime,
     Status,
     StopRequest,
     Trial,
 )
+from service.record.queue import is_lost
 from service.schemas import JobRequest
 
 _IDEMPOTENCY_SECONDS = 24 * 3600.0
@@ -60,21 +62,26 @@ Found = tuple[Job, Artifact | None]
 
 
 def create_job(
-    database: Database, request: JobRequest, idempotency: Idempotency | None = None
+    database: Database,
+    request: JobRequest,
+    idempotency: Idempotency | None = None,
+    *,
+    owner: str = "",
 ) -> tuple[Job, bool]:
-    """Queue a job, and say whether it is new; the request has been checked.
+    """Queue a job, and say whether it is new; the request has been checked. owner: the id of the
+    API key that it came with.
 
     Raises InputError where the idempotency key was given to another request before.
     """
     try:
         with database.writing() as session:
             if idempotency is None:
-                return _add_job(session, request), True
+                return _add_job(session, request, owner), True
             _forget_old_keys(session)
             known = _find_known(session, idempotency)
             if known is not None:
                 return known, False
-            job = _add_job(session, request)
+            job = _add_job(session, request, owner)
             session.add(
                 IdempotencyKey(
                     owner=idempotency.owner,
@@ -235,7 +242,7 @@ def delete_job(database: Database, job_id: str) -> None:
         job = _lock(session, job_id)
         if job.status is Status.RUNNING:
             raise ConflictError(f"job {job_id!r} is running; cancel it first")
-        for table in (Trial, Artifact, Event, Attempt, IdempotencyKey):
+        for table in (Trial, Artifact, StageTime, Event, Attempt, IdempotencyKey):
             session.execute(delete(table).where(table.job_id == job_id))
         session.delete(job)
 
@@ -306,7 +313,7 @@ def _queue(session: Session, job: Job) -> None:
     leave_job(session, job, Status.QUEUED)
 
 
-def _add_job(session: Session, request: JobRequest) -> Job:
+def _add_job(session: Session, request: JobRequest, owner: str) -> Job:
     job_id = uuid.uuid4().hex
     job = Job(
         id=job_id,
@@ -316,6 +323,8 @@ def _add_job(session: Session, request: JobRequest) -> Job:
         supernet=request.supernet,
         method=request.method.value,
         settings=request.settings.model_dump(mode="json"),
+        priority=request.priority,
+        owner=owner,
         created_at=now(),
     )
     session.add(job)

@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from service.record.claims import claim_job
 from service.record.database import Database, alembic_config
@@ -26,7 +26,8 @@ from service.record.jobs import (
     resume_job,
     retry_job,
 )
-from service.record.models import Base, Status
+from service.record.keys import list_keys
+from service.record.models import Base, Priority, Status
 from service.schemas import JobRequest
 
 pytestmark = pytest.mark.parametrize("empty_url", ["sqlite", "postgresql"], indirect=True)
@@ -128,11 +129,24 @@ def test_what_older_trials_are_taken_to_be(empty_url: str, revision: str) -> Non
     database.close()
 
 
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+def test_what_older_jobs_and_keys_are_taken_to_be(empty_url: str, revision: str) -> None:
+    database = Database(empty_url)
+    migrate(database, command.upgrade, revision)
+    fill(database, revision)
+    database.upgrade()
+    for job, _ in list_jobs(database):
+        assert (job.priority, job.owner) == (Priority.NORMAL, "")
+    assert [key.max_running for key in list_keys(database)] == [None] * len(list_keys(database))
+    database.close()
+
+
 def test_on_the_way_back_only_what_earlier_versions_understand_stays(empty_url: str) -> None:
     database = Database(empty_url)
     migrate(database, command.upgrade, "0003")
     fill(database, "0003")
-    assert [trial.number for trial in list_trials(database, "paused")] == [0, 1]
+    with database.reading() as session:
+        assert session.scalar(text("SELECT count(*) FROM trials WHERE job_id = 'paused'")) == 2
     migrate(database, command.downgrade, "0002")
     database.upgrade()
     assert list_trials(database, "paused") == []
