@@ -18,7 +18,7 @@ _QUEUES = (
     ("status", "priority", "created_at", "id"),
     ("status", "owner", "priority", "created_at", "id"),
 )
-_COUNTED = (("attempts", "outcome"), ("trials", "finished_at"), ("stage_times", "ended_at"))
+_COUNTED = (("attempts", "ended_at"), ("trials", "finished_at"), ("stage_times", "ended_at"))
 """What metrics go by."""
 
 

@@ -203,8 +203,8 @@ class Attempt(Base):
     worker: Mapped[str] = mapped_column(String(200))
     """Host and process id."""
     started_at: Mapped[float]
-    ended_at: Mapped[float | None]
-    outcome: Mapped[Outcome | None] = mapped_column(index=True)
+    ended_at: Mapped[float | None] = mapped_column(index=True)
+    outcome: Mapped[Outcome | None]
     """None while it runs."""
 
 

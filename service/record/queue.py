@@ -38,6 +38,8 @@ def find_waiting(session: Session, *, lock: bool = False) -> Job | None:
 def has_room(session: Session, owner: str) -> bool:
     """Whether one more of the owner's jobs may run; no other session finds so before this one
     has committed."""
+    if not owner:
+        return True
     limit = session.scalar(
         select(ApiKey.max_running)
         .where(ApiKey.id == owner, ApiKey.max_running.is_not(None))

@@ -118,6 +118,13 @@ def test_a_claim_looks_at_no_job_of_an_owner_who_has_to_wait(database: Database)
     assert is_in_order(plans[1], OWNERS_QUEUE), plans[1]
 
 
+def test_metrics_pass_over_what_ended_long_ago(database: Database) -> None:
+    plans = explain(database, look_ups(database)["metrics"])
+    for index in ("attempts_ended_at", "stage_times_ended_at"):  # there are no trials here
+        assert sum(f"ix_{index}" in plan for plan in plans) == 1, plans
+    assert sum(QUEUE in plan for plan in plans) >= 1, plans
+
+
 def test_one_job_is_found_by_its_key(database: Database) -> None:
     (plan,) = explain(database, look_ups(database)["one job"])
     assert "Seq Scan" not in plan
@@ -138,7 +145,7 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     )
     found = json.loads(run.stdout.splitlines()[-1])
     assert {row["num_jobs"] for row in found["rows"]} == {40, 200}
-    assert len(found["rows"]) == 2 * (2 * len(FILTERS) + 2)
+    assert len(found["rows"]) == 2 * (2 * len(FILTERS) + 3)
     for row in found["rows"]:
         assert 0 < row["p50"] <= row["p99"]
         assert row["plans"]

@@ -148,7 +148,9 @@ def test_list(say: Say, make_job: MakeJob, claim: MakeClaim, database: Database)
     head, second_line, first_line = out.splitlines()
     heads = "JOB STATUS PRIORITY DONE CREATED LIMIT TEST NAME"
     assert head.split() == heads.split()
-    assert re.match(rf"{first.id[:8]}  failed +normal +0%  \d{{4}}-\d\d-\d\d .* 24\.0 MB", first_line)
+    assert re.match(
+        rf"{first.id[:8]}  failed +normal +0%  \d{{4}}-\d\d-\d\d .* 24\.0 MB", first_line
+    )
     assert "queued" in second_line
     assert "\u202e" not in second_line
     assert say("list", "--status", "failed")[1].splitlines()[1:] == [first_line]
