@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,31 @@ _NOBODY = "nobody"
 
 
 @contextmanager
-def own_postgresql(*, user: str, password: str, database: str) -> Iterator[int]:
-    """Its port on 127.0.0.1; everything of it is gone afterwards."""
+def own_postgresql(
+    *,
+    user: str,
+    password: str,
+    database: str,
+    addresses: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[int]:
+    """Its port on 127.0.0.1, and on more addresses, from whose networks it then is reached;
+    everything of it is gone afterwards. environment: more variables of the server."""
     programs = _find_programs()
     with tempfile.TemporaryDirectory(prefix="tinyfit-postgresql-") as name:
         folder = Path(name)
         secret = folder / "password"
         secret.write_text(password)
         demoted = _demoted(folder)
+        demoted["env"] |= environment or {}
         cluster = folder / "cluster"
         initdb = [programs / "initdb", "--pgdata", cluster, "--username", user]
         _run([*initdb, "--auth", "scram-sha-256", "--pwfile", secret, "--no-sync"], **demoted)
+        with (cluster / "pg_hba.conf").open("a") as access:
+            access.write("host all all samenet scram-sha-256\n")
         port = _free_port()
-        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c fsync=off"
+        listen = ",".join(("127.0.0.1", *addresses))
+        options = f"-c listen_addresses={listen} -c port={port} -c fsync=off"
         pg_ctl = [programs / "pg_ctl", "--pgdata", cluster, "--wait"]
         sockets = f"-c unix_socket_directories={folder}"
         log = ["--log", folder / "log", "--options", f"{options} {sockets}"]
@@ -60,7 +72,7 @@ def _find_programs() -> Path:
 def _demoted(folder: Path) -> dict[str, Any]:
     """For subprocess: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
-        return {"cwd": folder}
+        return {"cwd": folder, "env": dict(os.environ)}
     nobody = pwd.getpwnam(_NOBODY)
     for path in (folder, *folder.iterdir()):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
