@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import func, select
+
 from service.record.artifacts import ADAPTED, BUNDLE, artifact_path
 from service.record.database import Database
 from service.record.events import list_events
 from service.record.jobs import find_job, get_artifact, list_attempts, list_jobs, list_trials
-from service.record.models import Event, EventKind, Job, Status
+from service.record.models import Attempt, Base, Event, EventKind, Job, Status
 from service.settings import Settings
 
 
@@ -28,6 +30,8 @@ class Judgement:
     results_per_job: dict[int, int] = field(default_factory=dict)
     """How often a job was said to have succeeded, and of how many jobs that is true."""
     different_bundles_per_kind: dict[int, int] = field(default_factory=dict)
+    orphan_rows: int = 0
+    """Of jobs that are gone, and attempts that nobody works on and nobody has closed."""
     stray_files_before_sweep: int = 0
     stray_files: int = 0
     problems: list[str] = field(default_factory=list)
@@ -38,7 +42,8 @@ class Judgement:
 
 
 def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], None]) -> Judgement:
-    """kinds: the kind of each job that was posted; jobs of a kind are to have equal bundles."""
+    """kinds: the kind of each job that was posted and not deleted; jobs of a kind are to have
+    equal bundles."""
     settings = Settings(data_dir=data_dir, database_url=url)
     database = Database(url, patience_seconds=30)
     found = Judgement()
@@ -52,6 +57,9 @@ def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], N
         found.jobs_in_record = len(jobs)
         if {job.id for job in jobs} != set(kinds):
             found.problems.append("the jobs in the record are not those that were posted")
+        found.orphan_rows = _num_orphan_rows(database)
+        if found.orphan_rows:
+            found.problems.append(f"{found.orphan_rows} rows belong to no job, or never ended")
         for job in jobs:
             attempts = list_attempts(database, job.id)
             outcomes.update(str(attempt.outcome and attempt.outcome.value) for attempt in attempts)
@@ -99,6 +107,23 @@ def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], N
     found.stray_files = len(strays)
     found.problems += [f"stray: {path.relative_to(data_dir)}" for path in strays]
     return found
+
+
+def _num_orphan_rows(database: Database) -> int:
+    known = select(Job.id)
+    tables = [table for table in Base.metadata.sorted_tables if "job_id" in table.c]
+    with database.reading() as session:
+        without_job = [
+            select(func.count()).select_from(table).where(table.c.job_id.not_in(known))
+            for table in tables
+        ]
+        ended = select(Job.id).where(Job.status != Status.RUNNING)
+        still_open = (
+            select(func.count())
+            .select_from(Attempt)
+            .where(Attempt.outcome.is_(None), Attempt.job_id.in_(ended))
+        )
+        return sum(session.scalars(query).one() for query in (*without_job, still_open))
 
 
 def _events(database: Database, job_id: str) -> list[Event]:

@@ -8,8 +8,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ import pytest
 
 _VERSIONS = Path("/usr/lib/postgresql")
 _NOBODY = "nobody"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    port: int
+    restart: Callable[[str], None]
+    """By a mode of pg_ctl's: fast breaks connections off, immediate is as if it had crashed."""
 
 
 @contextmanager
@@ -27,9 +35,9 @@ def own_postgresql(
     database: str,
     addresses: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
-) -> Iterator[int]:
-    """Its port on 127.0.0.1, and on more addresses, from whose networks it then is reached;
-    everything of it is gone afterwards. environment: more variables of the server."""
+) -> Iterator[Server]:
+    """On 127.0.0.1, and on more addresses, from whose networks it then is reached; everything of
+    it is gone afterwards. environment: more variables of the server."""
     programs = _find_programs()
     with tempfile.TemporaryDirectory(prefix="tinyfit-postgresql-") as name:
         folder = Path(name)
@@ -48,12 +56,18 @@ def own_postgresql(
         pg_ctl = [programs / "pg_ctl", "--pgdata", cluster, "--wait"]
         sockets = f"-c unix_socket_directories={folder}"
         log = ["--log", folder / "log", "--options", f"{options} {sockets}"]
-        _run([*pg_ctl, *log, "start"], **demoted)
+        start = [*pg_ctl, *log, "start"]
+
+        def restart(mode: str) -> None:
+            _run([*pg_ctl, "--mode", mode, "stop"], **demoted)
+            _run(start, **demoted)
+
+        _run(start, **demoted)
         try:
             environment = {**os.environ, "PGPASSWORD": password}
             createdb = [programs / "createdb", "--host", "127.0.0.1", "--port", str(port)]
             _run([*createdb, "--username", user, database], env=environment)
-            yield port
+            yield Server(port=port, restart=restart)
         finally:
             _run([*pg_ctl, "--mode", "immediate", "stop"], **demoted)
 

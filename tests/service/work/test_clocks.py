@@ -40,8 +40,8 @@ def database_url(database_clock: Clock) -> Iterator[str]:
     environment = database_clock.environment
     with own_postgresql(
         user="tinyfit", password="secret", database="tinyfit", environment=environment
-    ) as port:
-        yield f"postgresql://tinyfit:secret@127.0.0.1:{port}/tinyfit"
+    ) as server:
+        yield f"postgresql://tinyfit:secret@127.0.0.1:{server.port}/tinyfit"
 
 
 @pytest.fixture

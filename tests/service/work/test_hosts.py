@@ -6,17 +6,18 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from benchmarks.faults_network import Host, NoHostsError, new_host
 from service.record.database import Database
 from service.record.events import list_events
 from service.record.jobs import find_job, get_job, list_attempts, list_jobs
 from service.record.models import EventKind, Job, Outcome, Status
 from service.settings import Settings
-from tests.service.hosts import Host, two_hosts
 from tests.service.own_postgresql import own_postgresql
 from tests.service.processes import FAKE_CHILD, RUN_WORKER, descendants, is_alive, wait_for
 
@@ -52,8 +53,8 @@ class Site:
     def start(self, host: Host, program: str, *command: str) -> "subprocess.Popen[bytes]":
         url = f"postgresql://tinyfit:secret@{host.server}:{self.port}/tinyfit"
         settings = self.settings.model_copy(update={"database_url": url})
-        worker = host.start(
-            [sys.executable, "-c", program, settings.model_dump_json(), *command],
+        worker = subprocess.Popen(
+            [*host.prefix, sys.executable, "-c", program, settings.model_dump_json(), *command],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -74,25 +75,28 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with (
-        two_hosts() as hosts,
-        own_postgresql(
-            user="tinyfit",
-            password="secret",
-            database="tinyfit",
-            addresses=[host.server for host in hosts],
-        ) as port,
-    ):
+def hosts() -> Iterator[tuple[Host, Host]]:
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(new_host()), stack.enter_context(new_host())
+        except NoHostsError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture
+def site(tmp_path: Path, hosts: tuple[Host, Host]) -> Iterator[Site]:
+    addresses = [host.server for host in hosts]
+    names = {"user": "tinyfit", "password": "secret", "database": "tinyfit"}
+    with own_postgresql(**names, addresses=addresses) as server:
         (tmp_path / "data").mkdir()
         settings = Settings(
             data_dir=tmp_path / "data",
-            database_url=f"postgresql://tinyfit:secret@127.0.0.1:{port}/tinyfit",
+            database_url=f"postgresql://tinyfit:secret@127.0.0.1:{server.port}/tinyfit",
             lease_seconds=2.0,
             poll_seconds=0.1,
             stop_grace_seconds=0.5,
         )
-        site = Site(hosts, port, settings)
+        site = Site(hosts, server.port, settings)
         try:
             yield site
         finally:

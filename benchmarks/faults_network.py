@@ -1,4 +1,4 @@
-"""Hosts of a test's own: network namespaces, each with a cable to this machine that can be cut.
+"""Hosts for workers: network namespaces, each with a cable to this machine that can be cut.
 
 Processes on them share this machine's files, as workers share their data folder.
 """
@@ -9,12 +9,13 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import pytest
+
+class NoHostsError(Exception):
+    """This machine lets nobody make network namespaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,10 @@ class Host:
     name: str
     server: str
 
-    def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(["ip", "netns", "exec", self.name, *command], **options)
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """Before a command that is to run there; its process id is the command's."""
+        return ("ip", "netns", "exec", self.name)
 
     def cut(self) -> None:
         """From now on packets of both ways are lost, and nobody is told."""
@@ -36,24 +39,20 @@ class Host:
 
 
 @contextmanager
-def two_hosts() -> Iterator[tuple[Host, Host]]:
-    """Skips where this machine can't have any."""
+def new_host() -> Iterator[Host]:
+    """Of the networks for tests between devices (RFC 2544), 198.18.0.0/15, two addresses.
+
+    Raises NoHostsError.
+    """
     if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and iproute2")
-    with ExitStack() as stack:
-        yield stack.enter_context(_host()), stack.enter_context(_host())
-
-
-@contextmanager
-def _host() -> Iterator[Host]:
-    """Of the networks for tests between devices (RFC 2544), 198.18.0.0/15, two addresses."""
+        raise NoHostsError("network namespaces need root and iproute2")
     number = random.SystemRandom().randrange(1 << 15)
     network = (198 << 24) + (18 << 16) + 4 * number
     host = Host(name=f"tinyfit{number}", server=_dotted(network + 1))
     try:
         _ip("netns", "add", host.name)
-    except RuntimeError as error:
-        pytest.skip(f"no network namespaces here ({error})")
+    except subprocess.CalledProcessError as error:
+        raise NoHostsError(f"no network namespaces here: {error.stderr.strip()}") from error
     try:
         inside = ("-n", host.name)
         cable = ("type", "veth", "peer", "name", "cable", "netns", host.name)
@@ -72,6 +71,4 @@ def _dotted(address: int) -> str:
 
 
 def _ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True)
