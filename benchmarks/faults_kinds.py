@@ -14,6 +14,9 @@ from benchmarks.faults_cluster import Cluster
 from benchmarks.faults_network import Host
 from benchmarks.faults_service import Service
 
+_LARGEST_PIECE = 1 << 28
+_SMALLEST_PIECE = 1 << 12
+
 Strike = Callable[[], bool]
 """Does harm, and says whether there was anything for it to hit."""
 Begin = Callable[[], Callable[[], None] | None]
@@ -139,6 +142,11 @@ def _fill(disk: Path) -> Callable[[], None] | None:
     if ballast.exists():
         return None
     with ballast.open("wb") as file:
-        free = os.statvfs(disk)
-        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+        end, piece = 0, _LARGEST_PIECE
+        while piece >= _SMALLEST_PIECE:
+            try:
+                os.posix_fallocate(file.fileno(), end, piece)
+                end += piece
+            except OSError:  # smaller ones may find room
+                piece //= 2
     return partial(ballast.unlink, missing_ok=True)

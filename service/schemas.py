@@ -107,6 +107,14 @@ class JobRequest(BaseModel):
     settings: JobSettings = JobSettings()
 
 
+class JobChange(BaseModel):
+    """The body of PATCH /jobs/{id}."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    priority: Priority
+
+
 class DatasetReport(BaseModel):
     """What was found in an upload."""
 

@@ -60,6 +60,7 @@ def add_jobs(add: AddCommand) -> None:
     download.add_argument(
         "--output", type=Path, metavar="FILE", help="a file or folder (./tinyfit-JOB.zip)"
     )
+    prioritize = add("prioritize", _prioritize, "let a job wait for shorter or longer")
     steering = [
         add(name, partial(_steer, action=name), text)
         for name, text in (
@@ -70,9 +71,11 @@ def add_jobs(add: AddCommand) -> None:
             ("delete", "remove a job that does not run, with its checkpoint"),
         )
     ]
-    for command in (watch, download, *steering):
+    of_one_job = (watch, download, prioritize, *steering)
+    for command in of_one_job:
         command.add_argument("job", metavar="JOB", help="its id, or how the id begins")
-    for command in (submit, listing, watch, download, *steering):
+    prioritize.add_argument("priority", metavar="PRIORITY", help="high, normal, low")
+    for command in (submit, listing, *of_one_job):
         command.add_argument("--url", help="of the server (TINYFIT_URL, or http://127.0.0.1:8000)")
 
 
@@ -198,6 +201,19 @@ def _download(options: argparse.Namespace) -> Answer:
         {"job": job.id, "path": str(target), **checkpoint.model_dump(exclude={"url"})},
         f"{target} ({format_bytes(checkpoint.bytes)})",
     )
+
+
+def _prioritize(options: argparse.Namespace) -> Answer:
+    from service.record.models import Priority
+
+    if options.priority not in list(Priority):
+        raise InputError(
+            f"no such priority: {options.priority!r}; it is one of {', '.join(Priority)}"
+        )
+    with _client(options) as client:
+        job = client.prioritize(_find(client, options.job).id, Priority(options.priority))
+    text = f"job {_short(job)} is {job.status.value}, its priority {job.priority.value}"
+    return Answer(job.model_dump(mode="json"), text)
 
 
 def _steer(options: argparse.Namespace, *, action: str) -> Answer:

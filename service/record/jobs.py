@@ -29,6 +29,7 @@ from service.record.models import (
     IdempotencyKey,
     Job,
     Outcome,
+    Priority,
     StageTime,
     Status,
     StopRequest,
@@ -233,6 +234,13 @@ def retry_job(database: Database, job_id: str) -> Job:
                 f"can be retried"
             )
         _queue(session, job)
+    return job
+
+
+def set_priority(database: Database, job_id: str, priority: Priority) -> Job:
+    """Let a job wait for shorter or longer, now or when it is next in the queue."""
+    with _changing(database, job_id) as (_, job):
+        job.priority = priority
     return job
 
 

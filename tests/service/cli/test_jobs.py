@@ -29,7 +29,7 @@ from service.record.claims import (
 from service.record.database import Database
 from service.record.jobs import get_job
 from service.record.keys import create_key
-from service.record.models import Job, Status
+from service.record.models import Job, Priority, Status
 from service.schemas import JobSettings
 from service.settings import Settings
 from tests.service.api.live import served
@@ -158,6 +158,15 @@ def test_list(say: Say, make_job: MakeJob, claim: MakeClaim, database: Database)
     assert say("list", "--dataset", "other")[1] == "no jobs\n"
     status, _, err = say("list", "--status", "odd")
     assert (status, "no such status: 'odd'" in err) == (2, True)
+
+
+def test_prioritize(say: Say, make_job: MakeJob, database: Database) -> None:
+    job = make_job("urgent")
+    status, out, _ = say("prioritize", job.id[:8], "high")
+    assert (status, out) == (0, f"job {job.id[:8]} is queued, its priority high\n")
+    assert get_job(database, job.id).priority is Priority.HIGH
+    status, _, err = say("prioritize", job.id, "top")
+    assert (status, "no such priority: 'top'; it is one of high, normal, low" in err) == (2, True)
 
 
 def test_watch_a_job_to_its_end(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,13 +51,17 @@ class Site:
     settings: Settings
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
-    def start(self, host: Host, program: str, *command: str) -> "subprocess.Popen[bytes]":
-        url = f"postgresql://tinyfit:secret@{host.server}:{self.port}/tinyfit"
+    def start(
+        self, host: Host, program: str, *command: str, query: str = "", **options: Any
+    ) -> "subprocess.Popen[bytes]":
+        """query: what the database's URL ends with."""
+        url = f"postgresql://tinyfit:secret@{host.server}:{self.port}/tinyfit{query}"
         settings = self.settings.model_copy(update={"database_url": url})
         worker = subprocess.Popen(
             [*host.prefix, sys.executable, "-c", program, settings.model_dump_json(), *command],
             stdin=subprocess.PIPE,
             start_new_session=True,
+            **options,
         )
         self.workers.append(worker)
         return worker
@@ -169,6 +174,23 @@ def test_a_host_cut_off_for_longer_than_its_lease_changes_nothing(
     (attempt,) = list_attempts(database, next_job.id)
     assert attempt.worker.endswith(f":{late.pid}")
     near.mend()
+    site.stop()
+
+
+def test_a_worker_finds_out_that_it_is_cut_off(
+    site: Site, database: Database, make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    """Though it waits for a receipt, which Linux by itself does for a quarter of an hour."""
+    host = site.hosts[0]
+    make_job("endless")
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        query = "?tcp_user_timeout=1500"  # instead of 25 s
+        site.start(host, RUN_WORKER, *FAKE_CHILD, query=query, stderr=stderr)
+    wait_for((site.settings.data_dir / "pids").exists)
+    host.cut()
+    wait_for(lambda: "the database does not answer" in log.read_text(), 15)
+    host.mend()
     site.stop()
 
 
