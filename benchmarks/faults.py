@@ -22,19 +22,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.faults_cluster import Cluster
+from benchmarks.faults_disk import small_disk
 from benchmarks.faults_judge import Judgement, judge
 from benchmarks.faults_kinds import Faults, all_faults
 from benchmarks.faults_network import Host, NoHostsError, new_host
@@ -102,7 +100,7 @@ def inflict(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="tinyfit-faults-"))
         )
         directory.chmod(0o755)  # PostgreSQL's user has to get to its own folder
-        disk = stack.enter_context(_disk(directory))
+        disk = stack.enter_context(small_disk(directory, num_bytes=_DISK_BYTES))
         hosts = _hosts(stack) if database == "postgresql" else {}
         cluster = None
         if database == "postgresql":
@@ -154,22 +152,6 @@ def _place(cluster: Cluster | None, host: Host) -> Place:
     return Place(prefix=host.prefix, settings={"TINYFIT_DATABASE_URL": cluster.url(host.server)})
 
 
-@contextmanager
-def _disk(directory: Path) -> Iterator[Path | None]:
-    """A file system in memory, which may be filled up; None where nobody may mount one."""
-    disk = directory / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tinyfit", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        print("the disk is never full: mounting one needs root", file=sys.stderr)
-        yield None
-        return
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
 def _keep_log(service: Service, keep: Path | None, run: Run) -> None:
     if keep is not None and service.log.exists() and (run.judgement is None or not run.holds):
         keep.write_bytes(service.log.read_bytes())
@@ -193,6 +175,7 @@ def _work(
             kind = faults.strike()
             if kind is not None:
                 run.faults[kind] += 1
+                print(f"{run.num_faults} of {num_faults}: {kind}", file=sys.stderr, flush=True)
                 next_fault = time.monotonic() + rng.expovariate(1 / _MEAN_GAP_SECONDS)
                 if kind == "API killed":
                     owners.post()  # what was sent to an API that is down is sent again

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from benchmarks.faults_cluster import Cluster
+from benchmarks.faults_disk import fill_up
 from benchmarks.faults_network import Host
 from benchmarks.faults_service import Service
 
-_LARGEST_PIECE = 1 << 28
-_SMALLEST_PIECE = 1 << 12
+_FULL_SECONDS = 2.0
 
 Strike = Callable[[], bool]
 """Does harm, and says whether there was anything for it to hit."""
@@ -83,7 +81,7 @@ def all_faults(
     if cluster is not None:
         faults.add("PostgreSQL restarted", lambda: _restart(cluster, rng))
     if disk is not None:
-        faults.add_lasting("disk full", lambda: _fill(disk), 2.0)
+        faults.add_lasting("disk full", lambda: fill_up(disk), _FULL_SECONDS)
     return faults
 
 
@@ -134,19 +132,3 @@ def _cut_off(hosts: Mapping[str, Host], pool: _Pool) -> Callable[[], None] | Non
 def _restart(cluster: Cluster, rng: random.Random) -> bool:
     cluster.restart(rng.choice(("fast", "immediate")))
     return True
-
-
-def _fill(disk: Path) -> Callable[[], None] | None:
-    """Leaves not a block, for as long as it lasts."""
-    ballast = disk / "ballast"
-    if ballast.exists():
-        return None
-    with ballast.open("wb") as file:
-        end, piece = 0, _LARGEST_PIECE
-        while piece >= _SMALLEST_PIECE:
-            try:
-                os.posix_fallocate(file.fileno(), end, piece)
-                end += piece
-            except OSError:  # smaller ones may find room
-                piece //= 2
-    return partial(ballast.unlink, missing_ok=True)
