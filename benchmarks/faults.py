@@ -1,7 +1,7 @@
 """Random faults over a mixed load of short jobs: what becomes of them.
 
     python -m benchmarks.faults [--database sqlite|postgresql] [--faults 100] [--jobs 12]
-                                [--seed 0] [--keep LOG] [--json]
+                                [--seed 0] [--gap 8] [--keep LOG] [--json]
 
 `tinyfit serve --no-worker` and two `tinyfit worker` processes, in a folder of their own; as root
 on a disk of their own, 2 GB in memory; with postgresql also a server of their own and, as root, a
@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -41,7 +42,6 @@ from benchmarks.faults_service import Place, Service
 from benchmarks.machine import describe_machine
 
 _LEASE_SECONDS = 4.0
-_MEAN_GAP_SECONDS = 4.0
 _MEAN_ACTION_SECONDS = 8.0
 _NUM_WORKERS = 2
 _DISK_BYTES = 2_000_000_000
@@ -54,6 +54,7 @@ class Run:
 
     database: str
     seed: int
+    mean_gap_seconds: float
     faults: Counter[str] = field(default_factory=Counter)
     owners: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -78,10 +79,22 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=100, help="how many (100)")
     parser.add_argument("--jobs", type=int, default=12, help="how many at least (12)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--gap", type=float, default=8.0, metavar="SECONDS", help="between faults, on average (8)"
+    )
     parser.add_argument("--keep", type=Path, help="where to leave the log when the bar is missed")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     options = parser.parse_args()
-    run = inflict(options.database, options.faults, options.jobs, options.seed, options.keep)
+    for number in (signal.SIGINT, signal.SIGTERM):  # either ends all that was started
+        signal.signal(number, signal.default_int_handler)
+    run = inflict(
+        options.database,
+        options.faults,
+        options.jobs,
+        options.seed,
+        mean_gap_seconds=options.gap,
+        keep=options.keep,
+    )
     _print(run)
     if options.json:
         print(json.dumps({"machine": describe_machine(), **asdict(run), "holds": run.holds}))
@@ -89,11 +102,17 @@ def main() -> int:
 
 
 def inflict(
-    database: str, num_faults: int, num_jobs: int, seed: int, keep: Path | None = None
+    database: str,
+    num_faults: int,
+    num_jobs: int,
+    seed: int,
+    *,
+    mean_gap_seconds: float = 8.0,
+    keep: Path | None = None,
 ) -> Run:
     """So many faults while jobs are at work; more jobs follow while there are faults to come."""
     rng = random.Random(seed)
-    run = Run(database=database, seed=seed)
+    run = Run(database=database, seed=seed, mean_gap_seconds=mean_gap_seconds)
     started = time.monotonic()
     with ExitStack() as stack:
         directory = Path(
@@ -110,7 +129,7 @@ def inflict(
         settings = {
             "TINYFIT_LEASE_SECONDS": str(_LEASE_SECONDS),
             "TINYFIT_POLL_SECONDS": "0.2",
-            "TINYFIT_MIN_FREE_BYTES": "1",
+            "TINYFIT_JOB_NICENESS": "0",  # others' work would leave a job no time between faults
             # By chance a job may be hit more often than any one is in earnest.
             "TINYFIT_MAX_LOST_ATTEMPTS": str(num_faults + 1),
             **({"TINYFIT_DATABASE_URL": cluster.url()} if cluster else {}),
@@ -165,7 +184,7 @@ def _work(
         owners.post()
     rng = random.Random(run.seed + 1)
     deadline = time.monotonic() + _LONGEST_SECONDS
-    next_fault = time.monotonic() + rng.expovariate(1 / _MEAN_GAP_SECONDS)
+    next_fault = time.monotonic() + rng.expovariate(1 / run.mean_gap_seconds)
     next_action = time.monotonic() + rng.expovariate(1 / _MEAN_ACTION_SECONDS)
     while time.monotonic() < deadline:
         service.keep_up()
@@ -176,7 +195,7 @@ def _work(
             if kind is not None:
                 run.faults[kind] += 1
                 print(f"{run.num_faults} of {num_faults}: {kind}", file=sys.stderr, flush=True)
-                next_fault = time.monotonic() + rng.expovariate(1 / _MEAN_GAP_SECONDS)
+                next_fault = time.monotonic() + rng.expovariate(1 / run.mean_gap_seconds)
                 if kind == "API killed":
                     owners.post()  # what was sent to an API that is down is sent again
         if is_striking and time.monotonic() >= next_action:
@@ -195,6 +214,7 @@ def _print(run: Run) -> None:
     rows: list[tuple[str, object]] = [
         ("database", run.database),
         ("seed", run.seed),
+        ("mean gap, seconds", run.mean_gap_seconds),
         ("seconds", round(run.seconds)),
         *((kind, number) for kind, number in sorted(run.faults.items())),
         ("faults", run.num_faults),
