@@ -7,6 +7,7 @@ that the job gets on.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -127,6 +128,8 @@ def _end(error: Exception, database: Database, claim: Claim, stop: threading.Eve
         return Exit.STOPPED
     if isinstance(error, TinyTLError | SearchError | ServiceError):
         message = str(error)
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        message = "the disk is full; make room, then retry the job"
     else:  # a defect: the job ends, the log has the details
         logger.error("job %s failed", claim.job_id, exc_info=error)
         message = f"unexpected {type(error).__name__}: {error}; the worker's log has the details"

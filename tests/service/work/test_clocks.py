@@ -20,6 +20,8 @@ from tests.service.clocks import Clock, new_clock
 from tests.service.own_postgresql import own_postgresql
 from tests.service.processes import FAKE_CHILD, RUN_WORKER, descendants, is_alive, wait_for
 
+pytestmark = pytest.mark.long
+
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 

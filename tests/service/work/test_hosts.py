@@ -22,6 +22,8 @@ from service.settings import Settings
 from tests.service.own_postgresql import own_postgresql
 from tests.service.processes import FAKE_CHILD, RUN_WORKER, descendants, is_alive, wait_for
 
+pytestmark = pytest.mark.long
+
 RUN_QUICK_WORKER = """
 import signal, sys, threading
 from service.record.claims import succeed_job
