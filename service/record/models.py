@@ -209,7 +209,8 @@ class Attempt(Base):
 
 
 class StageTime(Base):
-    """When an attempt worked on a stage of its job."""
+    """When an attempt worked on a stage of its job. One that went on in the midst of a stage,
+    where another had stopped, has no row for that."""
 
     __tablename__ = "stage_times"
 
