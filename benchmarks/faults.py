@@ -27,7 +27,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,8 +54,8 @@ class Run:
     database: str
     seed: int
     mean_gap_seconds: float
-    faults: Counter[str] = field(default_factory=Counter)
-    owners: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, int] = field(default_factory=dict)
+    owners: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     requests_sent_again: int = 0
     bad_exit_codes: list[int] = field(default_factory=list)
@@ -65,7 +64,7 @@ class Run:
 
     @property
     def num_faults(self) -> int:
-        return self.faults.total()
+        return sum(self.faults.values())
 
     @property
     def holds(self) -> bool:
@@ -145,7 +144,7 @@ def inflict(
         faults = all_faults(service, cluster, hosts, disk, lease_seconds=_LEASE_SECONDS, rng=rng)
         owners = Owners(service, random.Random(seed + 2))
         _work(service, faults, owners, run, num_faults, num_jobs)
-        run.owners = owners.actions
+        run.owners = dict(owners.actions)
         run.requests_sent_again = service.retries
         run.bad_exit_codes = service.stop()
         run.orphans = len(service.orphans())
@@ -193,7 +192,7 @@ def _work(
         if is_striking and time.monotonic() >= next_fault:
             kind = faults.strike()
             if kind is not None:
-                run.faults[kind] += 1
+                run.faults[kind] = run.faults.get(kind, 0) + 1
                 print(f"{run.num_faults} of {num_faults}: {kind}", file=sys.stderr, flush=True)
                 next_fault = time.monotonic() + rng.expovariate(1 / run.mean_gap_seconds)
                 if kind == "API killed":
