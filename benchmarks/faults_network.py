@@ -10,7 +10,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 
@@ -49,21 +49,23 @@ def new_host() -> Iterator[Host]:
     number = random.SystemRandom().randrange(1 << 15)
     network = (198 << 24) + (18 << 16) + 4 * number
     host = Host(name=f"tinyfit{number}", server=_dotted(network + 1))
-    try:
-        _ip("netns", "add", host.name)
-    except subprocess.CalledProcessError as error:
-        raise NoHostsError(f"no network namespaces here: {error.stderr.strip()}") from error
-    try:
-        inside = ("-n", host.name)
-        cable = ("type", "veth", "peer", "name", "cable", "netns", host.name)
-        _ip("link", "add", host.name, *cable)
-        _ip("address", "add", f"{host.server}/30", "dev", host.name)
-        _ip("link", "set", host.name, "up")
-        _ip(*inside, "address", "add", f"{_dotted(network + 2)}/30", "dev", "cable")
-        _ip(*inside, "link", "set", "cable", "up")
+    with ExitStack() as stack:
+        try:
+            _ip("netns", "add", host.name)
+            stack.callback(_ip, "netns", "delete", host.name)  # and with it the cable
+            _lay_cable(host, inside=_dotted(network + 2))
+        except subprocess.CalledProcessError as error:
+            raise NoHostsError(f"no network namespaces here: {error.stderr.strip()}") from error
         yield host
-    finally:
-        _ip("netns", "delete", host.name)  # and with it the cable
+
+
+def _lay_cable(host: Host, *, inside: str) -> None:
+    cable = ("type", "veth", "peer", "name", "cable", "netns", host.name)
+    _ip("link", "add", host.name, *cable)
+    _ip("address", "add", f"{host.server}/30", "dev", host.name)
+    _ip("link", "set", host.name, "up")
+    _ip("-n", host.name, "address", "add", f"{inside}/30", "dev", "cable")
+    _ip("-n", host.name, "link", "set", "cable", "up")
 
 
 def _dotted(address: int) -> str:
