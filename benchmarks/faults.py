@@ -142,6 +142,13 @@ def inflict(
         service.upgrade()
         service.keep_up()
         faults = all_faults(service, cluster, hosts, disk, lease_seconds=_LEASE_SECONDS, rng=rng)
+
+        def go_on() -> None:
+            """What is over ends, whatever else waits for its end."""
+            service.keep_up()
+            faults.end_due()
+
+        service.while_waiting = go_on
         owners = Owners(service, random.Random(seed + 2))
         _work(service, faults, owners, run, num_faults, num_jobs)
         run.owners = dict(owners.actions)

@@ -73,6 +73,8 @@ class Service:
         self._due = dict.fromkeys(self._commands, 0.0)
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=30)
         self.retries = 0
+        self.while_waiting: Callable[[], None] = self.keep_up
+        """Called again and again while an answer is waited for."""
 
     def keep_up(self) -> None:
         """Start what is down, now or in a moment."""
@@ -165,7 +167,7 @@ class Service:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{method} {path} got no answer for {_PATIENCE_SECONDS:g} s")
             self.retries += 1
-            self.keep_up()
+            self.while_waiting()
             time.sleep(0.2)
 
     def _start(self, *arguments: str, place: Place = Place()) -> subprocess.Popen[bytes]:
