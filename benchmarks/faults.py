@@ -1,17 +1,21 @@
-"""Random kills over a queue of short jobs: what becomes of them.
+"""Random faults over a mixed load of short jobs: what becomes of them.
 
-    python -m benchmarks.faults [--database sqlite|postgresql] [--faults 30] [--jobs 12] [--seed 0]
-                                [--json]
+    python -m benchmarks.faults [--database sqlite|postgresql] [--faults 100] [--jobs 12]
+                                [--seed 0] [--gap 8] [--keep LOG] [--json]
 
-`tinyfit serve --no-worker` and two `tinyfit worker` processes, in a folder of their own; with
-postgresql also a server of their own. Jobs of two kinds, tiny but complete, are posted over HTTP.
-Every few seconds something fails, chosen by the seed: kill -9 of a worker, of a job's process or
-of the API, a restart of PostgreSQL (half of them as if its machine had failed), a worker that
-stands still for longer than its lease and then wakes. What died is started again within a second.
+`tinyfit serve --no-worker` and two `tinyfit worker` processes, in a folder of their own; as root
+on a disk of their own, 2 GB in memory; with postgresql also a server of their own and, as root, a
+network namespace for each worker. Jobs of two kinds, tiny but complete, are posted over HTTP;
+their owners pause, resume, cancel, retry and delete some. Every few seconds something fails,
+chosen by the seed: kill -9 of a worker, of a job's process or of the API, a restart of PostgreSQL
+(half of them as if its machine had failed), a worker that stands still, or whose host is cut off,
+for longer than its lease, a disk that is full for two seconds. What died is started again within
+a second.
 
-The bar: every job ends with one committed result, its events have no gap, equal jobs have equal
-bundles, no process is left, and the jobs' folders hold the bundles and nothing else once a worker
-has started again. The exit status is 1 where it does not hold.
+The bar: every job that its owner did not delete ends with one committed result, its events have no
+gap, equal jobs have equal bundles, no process is left, no row of a deleted job, and the jobs'
+folders hold the bundles and nothing else once a worker has started again. The exit status is 1
+where it does not hold.
 """
 
 from __future__ import annotations
@@ -23,22 +27,24 @@ import signal
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from benchmarks.faults_cluster import Cluster
+from benchmarks.faults_disk import small_disk
 from benchmarks.faults_judge import Judgement, judge
-from benchmarks.faults_service import Service, two_classes
+from benchmarks.faults_kinds import Faults, all_faults
+from benchmarks.faults_network import Host, NoHostsError, new_host
+from benchmarks.faults_owners import Owners
+from benchmarks.faults_service import Place, Service
 from benchmarks.machine import describe_machine
 
 _LEASE_SECONDS = 4.0
-_MEAN_GAP_SECONDS = 5.0
+_MEAN_ACTION_SECONDS = 8.0
 _NUM_WORKERS = 2
-_LONGEST_SECONDS = 1_800.0
-_FINAL = ("succeeded", "failed", "cancelled")
+_DISK_BYTES = 2_000_000_000
+_LONGEST_SECONDS = 3_600.0
 
 
 @dataclass(kw_only=True)
@@ -47,8 +53,9 @@ class Run:
 
     database: str
     seed: int
-    num_jobs: int = 0
+    mean_gap_seconds: float
     faults: dict[str, int] = field(default_factory=dict)
+    owners: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     requests_sent_again: int = 0
     bad_exit_codes: list[int] = field(default_factory=list)
@@ -68,13 +75,25 @@ class Run:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--faults", type=int, default=30, help="how many (30)")
+    parser.add_argument("--faults", type=int, default=100, help="how many (100)")
     parser.add_argument("--jobs", type=int, default=12, help="how many at least (12)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--gap", type=float, default=8.0, metavar="SECONDS", help="between faults, on average (8)"
+    )
     parser.add_argument("--keep", type=Path, help="where to leave the log when the bar is missed")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     options = parser.parse_args()
-    run = inflict(options.database, options.faults, options.jobs, options.seed, options.keep)
+    for number in (signal.SIGINT, signal.SIGTERM):  # either ends all that was started
+        signal.signal(number, signal.default_int_handler)
+    run = inflict(
+        options.database,
+        options.faults,
+        options.jobs,
+        options.seed,
+        mean_gap_seconds=options.gap,
+        keep=options.keep,
+    )
     _print(run)
     if options.json:
         print(json.dumps({"machine": describe_machine(), **asdict(run), "holds": run.holds}))
@@ -82,148 +101,118 @@ def main() -> int:
 
 
 def inflict(
-    database: str, num_faults: int, num_jobs: int, seed: int, keep: Path | None = None
+    database: str,
+    num_faults: int,
+    num_jobs: int,
+    seed: int,
+    *,
+    mean_gap_seconds: float = 8.0,
+    keep: Path | None = None,
 ) -> Run:
     """So many faults while jobs are at work; more jobs follow while there are faults to come."""
     rng = random.Random(seed)
-    run = Run(database=database, seed=seed)
+    run = Run(database=database, seed=seed, mean_gap_seconds=mean_gap_seconds)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="tinyfit-faults-") as name:
-        directory = Path(name)
+    with ExitStack() as stack:
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="tinyfit-faults-"))
+        )
         directory.chmod(0o755)  # PostgreSQL's user has to get to its own folder
-        cluster = Cluster(directory / "postgresql") if database == "postgresql" else None
+        disk = stack.enter_context(small_disk(directory, num_bytes=_DISK_BYTES))
+        hosts = _hosts(stack) if database == "postgresql" else {}
+        cluster = None
+        if database == "postgresql":
+            addresses = [host.server for host in hosts.values()]
+            cluster = Cluster(directory / "postgresql", addresses)
+            stack.callback(cluster.stop)
         settings = {
             "TINYFIT_LEASE_SECONDS": str(_LEASE_SECONDS),
             "TINYFIT_POLL_SECONDS": "0.2",
+            "TINYFIT_JOB_NICENESS": "0",  # others' work would leave a job no time between faults
             # By chance a job may be hit more often than any one is in earnest.
             "TINYFIT_MAX_LOST_ATTEMPTS": str(num_faults + 1),
-            **({"TINYFIT_DATABASE_URL": cluster.url} if cluster else {}),
+            **({"TINYFIT_DATABASE_URL": cluster.url()} if cluster else {}),
         }
-        service = Service(directory, settings, num_workers=_NUM_WORKERS, rng=rng)
-        try:
-            service.upgrade()
+        places = [_place(cluster, host) for host in hosts.values()] or [Place()] * _NUM_WORKERS
+        service = Service(
+            directory, settings, data_dir=(disk or directory) / "data", places=places, rng=rng
+        )
+        stack.callback(_keep_log, service, keep, run)
+        stack.callback(service.kill_all)
+        service.upgrade()
+        service.keep_up()
+        faults = all_faults(service, cluster, hosts, disk, lease_seconds=_LEASE_SECONDS, rng=rng)
+
+        def go_on() -> None:
+            """What is over ends, whatever else waits for its end."""
             service.keep_up()
-            job_ids = _work(service, _Faults(service, cluster, rng), run, num_faults, num_jobs)
-            run.requests_sent_again = service.retries
-            run.bad_exit_codes = service.stop()
-            run.orphans = len(service.orphans())
-            url = cluster.url if cluster else f"sqlite:///{service.data_dir / 'tinyfit.db'}"
-            run.judgement = judge(url, service.data_dir, job_ids, service.sweep)
-            run.num_jobs = len(job_ids)
-        finally:
-            service.kill_all()
-            if cluster is not None:
-                cluster.stop()
-            log = directory / "log"
-            if keep is not None and log.exists():
-                keep.write_bytes(log.read_bytes())
+            faults.end_due()
+
+        service.while_waiting = go_on
+        owners = Owners(service, random.Random(seed + 2))
+        _work(service, faults, owners, run, num_faults, num_jobs)
+        run.owners = dict(owners.actions)
+        run.requests_sent_again = service.retries
+        run.bad_exit_codes = service.stop()
+        run.orphans = len(service.orphans())
+        url = cluster.url() if cluster else f"sqlite:///{service.data_dir / 'tinyfit.db'}"
+        run.judgement = judge(url, service.data_dir, owners.kinds, service.sweep)
     run.seconds = time.monotonic() - started
     return run
 
 
-class _Faults:
-    """What can go wrong; each says whether there was anything for it to hit."""
-
-    def __init__(self, service: Service, cluster: Cluster | None, rng: random.Random) -> None:
-        self._service = service
-        self._cluster = cluster
-        self._rng = rng
-        self._asleep: dict[str, float] = {}
-        self._kinds: dict[str, Callable[[], bool]] = {
-            "worker killed": lambda: service.kill(rng.choice(service.workers)),
-            "job's process killed": service.kill_child,
-            "API killed": lambda: service.kill("api"),
-            "worker asleep": self._put_to_sleep,
+def _hosts(stack: ExitStack) -> dict[str, Host]:
+    """One for each worker; none where this machine lets nobody make any."""
+    try:
+        return {
+            f"worker {number}": stack.enter_context(new_host()) for number in range(_NUM_WORKERS)
         }
-        if cluster is not None:
-            self._kinds["PostgreSQL restarted"] = self._restart
+    except NoHostsError as error:
+        print(f"no worker's host is cut off: {error}", file=sys.stderr)
+        return {}
 
-    def strike(self) -> str | None:
-        """Do one of them, and say which; None where it hit nothing."""
-        kind = self._rng.choice(list(self._kinds))
-        return kind if self._kinds[kind]() else None
 
-    def wake(self, *, everybody: bool = False) -> None:
-        """Let those go on who have slept for long enough."""
-        for name, until in list(self._asleep.items()):
-            if everybody or time.monotonic() >= until:
-                self._service.kill(name, signal.SIGCONT)
-                del self._asleep[name]
+def _place(cluster: Cluster | None, host: Host) -> Place:
+    assert cluster is not None
+    return Place(prefix=host.prefix, settings={"TINYFIT_DATABASE_URL": cluster.url(host.server)})
 
-    def _put_to_sleep(self) -> bool:
-        name = self._rng.choice(self._service.workers)
-        if name in self._asleep or not self._service.kill(name, signal.SIGSTOP):
-            return False
-        self._asleep[name] = time.monotonic() + 1.5 * _LEASE_SECONDS
-        return True
 
-    def _restart(self) -> bool:
-        assert self._cluster is not None
-        self._cluster.restart(self._rng.choice(("fast", "immediate")))
-        return True
+def _keep_log(service: Service, keep: Path | None, run: Run) -> None:
+    if keep is not None and service.log.exists() and (run.judgement is None or not run.holds):
+        keep.write_bytes(service.log.read_bytes())
 
 
 def _work(
-    service: Service, faults: _Faults, run: Run, num_faults: int, num_jobs: int
-) -> dict[str, int]:
-    """Ids of the jobs, with the kind of each."""
-    archive = {"file": ("shapes.zip", two_classes(), "application/zip")}
-    dataset = service.ask("POST", "/datasets", files=archive)["id"]
-    kinds: dict[str, int] = {}
-
-    def post() -> None:
-        kind = len(kinds) % 2
-        job = service.ask(
-            "POST",
-            "/jobs",
-            json=_job(dataset, kind),
-            headers={"Idempotency-Key": uuid.uuid4().hex},
-        )
-        kinds[job["id"]] = kind
-
+    service: Service, faults: Faults, owners: Owners, run: Run, num_faults: int, num_jobs: int
+) -> None:
+    """Until all faults have struck, and what is to end has ended."""
     for _ in range(num_jobs):
-        post()
+        owners.post()
     rng = random.Random(run.seed + 1)
     deadline = time.monotonic() + _LONGEST_SECONDS
-    next_fault = time.monotonic() + rng.expovariate(1 / _MEAN_GAP_SECONDS)
+    next_fault = time.monotonic() + rng.expovariate(1 / run.mean_gap_seconds)
+    next_action = time.monotonic() + rng.expovariate(1 / _MEAN_ACTION_SECONDS)
     while time.monotonic() < deadline:
         service.keep_up()
         is_striking = run.num_faults < num_faults
-        faults.wake(everybody=not is_striking)
+        faults.end_due(all_of_them=not is_striking)
         if is_striking and time.monotonic() >= next_fault:
             kind = faults.strike()
             if kind is not None:
                 run.faults[kind] = run.faults.get(kind, 0) + 1
-                next_fault = time.monotonic() + rng.expovariate(1 / _MEAN_GAP_SECONDS)
+                print(f"{run.num_faults} of {num_faults}: {kind}", file=sys.stderr, flush=True)
+                next_fault = time.monotonic() + rng.expovariate(1 / run.mean_gap_seconds)
                 if kind == "API killed":
-                    post()  # what was sent to an API that is down is sent again
-        waiting = sum(
-            job["status"] not in _FINAL
-            for job in service.ask("GET", "/jobs", params={"limit": 1_000})
-        )
+                    owners.post()  # what was sent to an API that is down is sent again
+        if is_striking and time.monotonic() >= next_action:
+            owners.act()
+            next_action = time.monotonic() + rng.expovariate(1 / _MEAN_ACTION_SECONDS)
+        waiting = owners.look_after(owners.jobs(), everything=not is_striking)
         if is_striking and waiting < _NUM_WORKERS + 1:
-            post()
+            owners.post()
         elif not waiting and not is_striking:
-            break
+            return
         time.sleep(0.2)
-    return kinds
-
-
-def _job(dataset: str, kind: int) -> dict[str, Any]:
-    settings = {
-        "trials": 2,
-        "epochs": 1,
-        "adapt_steps": 4,
-        "resolutions": [32],
-        "seed": kind,
-        "reuse": False,  # so that equal jobs are equal
-    }
-    return {
-        "dataset": dataset,
-        "name": f"kind {kind}",
-        "memory_limit": "6MB",
-        "settings": settings,
-    }
 
 
 def _print(run: Run) -> None:
@@ -231,11 +220,12 @@ def _print(run: Run) -> None:
     rows: list[tuple[str, object]] = [
         ("database", run.database),
         ("seed", run.seed),
+        ("mean gap, seconds", run.mean_gap_seconds),
         ("seconds", round(run.seconds)),
         *((kind, number) for kind, number in sorted(run.faults.items())),
         ("faults", run.num_faults),
+        *((f"jobs {action}", number) for action, number in sorted(run.owners.items())),
         ("requests sent again", run.requests_sent_again),
-        ("jobs posted", run.num_jobs),
         *asdict(run.judgement).items(),
         ("orphan processes", run.orphans),
         ("bad exit codes at the end", run.bad_exit_codes or "none"),

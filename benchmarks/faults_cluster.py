@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 _DEBIAN = Path("/usr/lib/postgresql")
@@ -18,8 +19,10 @@ class Cluster:
     PostgreSQL refuses to run as root: then it runs as the user postgres.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, addresses: Sequence[str] = ()) -> None:
+        """addresses: of this machine, from whose networks the server is to be reached, too."""
         self._directory = directory
+        self._listen = ",".join(("127.0.0.1", *addresses))
         self._port = free_port()
         self._prefix: list[str] = []
         directory.mkdir()
@@ -30,12 +33,13 @@ class Cluster:
             self._prefix = ["setpriv", *ids, "--clear-groups"]
         self._data = directory / "data"
         self._run("initdb", "-D", str(self._data), "-U", "tinyfit", "-A", "trust", "-E", "UTF8")
+        with (self._data / "pg_hba.conf").open("a") as access:
+            access.write("host all all samenet trust\n")
         self._control("start")
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "tinyfit", "tinyfit")
 
-    @property
-    def url(self) -> str:
-        return f"postgresql://tinyfit@127.0.0.1:{self._port}/tinyfit"
+    def url(self, address: str = "127.0.0.1") -> str:
+        return f"postgresql://tinyfit@{address}:{self._port}/tinyfit"
 
     def restart(self, mode: str) -> None:
         """mode: fast breaks every connection off, immediate is as if the machine had failed."""
@@ -46,7 +50,7 @@ class Cluster:
         self._control("stop", "-m", "fast")
 
     def _control(self, action: str, *more: str) -> None:
-        options = f"-p {self._port} -k {self._directory} -c listen_addresses=127.0.0.1"
+        options = f"-p {self._port} -k {self._directory} -c listen_addresses={self._listen}"
         log = str(self._directory / "log")
         start = ("-o", options, "-l", log) if action == "start" else ()
         self._run("pg_ctl", "-D", str(self._data), "-w", action, *start, *more)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from service.record.artifacts import BUNDLE
 from service.record.blobs import OWNER_KEY, Blobs, open_blobs
@@ -16,7 +16,7 @@ from service.record.collecting import collect
 from service.record.database import Database
 from service.record.events import list_events
 from service.record.jobs import find_job, list_attempts, list_jobs, list_trials
-from service.record.models import Blob, Event, EventKind, Job, Status
+from service.record.models import Attempt, Base, Blob, Event, EventKind, Job, Status
 from service.settings import Settings
 
 
@@ -31,6 +31,8 @@ class Judgement:
     results_per_job: dict[int, int] = field(default_factory=dict)
     """How often a job was said to have succeeded, and of how many jobs that is true."""
     different_bundles_per_kind: dict[int, int] = field(default_factory=dict)
+    orphan_rows: int = 0
+    """Of jobs that are gone, and attempts that nobody works on and nobody has closed."""
     stray_files_before_sweep: int = 0
     stray_files: int = 0
     num_objects: int = 0
@@ -43,7 +45,8 @@ class Judgement:
 
 
 def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], None]) -> Judgement:
-    """kinds: the kind of each job that was posted; jobs of a kind are to have equal bundles."""
+    """kinds: the kind of each job that was posted and not deleted; jobs of a kind are to have
+    equal bundles."""
     settings = Settings(data_dir=data_dir, database_url=url)
     database = Database(url, patience_seconds=30)
     found = Judgement()
@@ -58,6 +61,9 @@ def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], N
         found.jobs_in_record = len(jobs)
         if {job.id for job in jobs} != set(kinds):
             found.problems.append("the jobs in the record are not those that were posted")
+        found.orphan_rows = _num_orphan_rows(database)
+        if found.orphan_rows:
+            found.problems.append(f"{found.orphan_rows} rows belong to no job, or never ended")
         for job in jobs:
             attempts = list_attempts(database, job.id)
             outcomes.update(str(attempt.outcome and attempt.outcome.value) for attempt in attempts)
@@ -118,6 +124,23 @@ def _missing(blobs: Blobs) -> list[str]:
             if not blobs.is_intact(sha256)
         ),
     ]
+
+
+def _num_orphan_rows(database: Database) -> int:
+    known = select(Job.id)
+    tables = [table for table in Base.metadata.sorted_tables if "job_id" in table.c]
+    with database.reading() as session:
+        without_job = [
+            select(func.count()).select_from(table).where(table.c.job_id.not_in(known))
+            for table in tables
+        ]
+        ended = select(Job.id).where(Job.status != Status.RUNNING)
+        still_open = (
+            select(func.count())
+            .select_from(Attempt)
+            .where(Attempt.outcome.is_(None), Attempt.job_id.in_(ended))
+        )
+        return sum(session.scalars(query).one() for query in (*without_job, still_open))
 
 
 def _events(database: Database, job_id: str) -> list[Event]:

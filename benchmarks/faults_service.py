@@ -11,7 +11,8 @@ import sys
 import time
 import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,32 @@ _RESTART_SECONDS = 1.0
 _PATIENCE_SECONDS = 120.0
 
 
+class RefusedError(Exception):
+    """The API understood the request and refused it, by the status that this holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a worker runs: what its command begins with, and settings of its own."""
+
+    prefix: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
 class Service:
     """`tinyfit serve --no-worker` and workers; every process of theirs carries a tag."""
 
     def __init__(
-        self, directory: Path, settings: dict[str, str], *, num_workers: int, rng: random.Random
+        self,
+        directory: Path,
+        settings: Mapping[str, str],
+        *,
+        data_dir: Path,
+        places: Sequence[Place],
+        rng: random.Random,
     ) -> None:
-        self.data_dir = directory / "data"
-        self._log = directory / "log"
+        self.data_dir = data_dir
+        self.log = directory / "log"
         self._port = free_port()
         self._rng = rng
         self._tag = uuid.uuid4().hex
@@ -46,13 +65,16 @@ class Service:
         }
         self._commands = {
             "api": ("serve", "--no-worker", "--port", str(self._port)),
-            **{f"worker {number}": ("worker",) for number in range(num_workers)},
+            **{f"worker {number}": ("worker",) for number in range(len(places))},
         }
+        self._places = {f"worker {number}": place for number, place in enumerate(places)}
         self.workers = [name for name in self._commands if name != "api"]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._due = dict.fromkeys(self._commands, 0.0)
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=30)
         self.retries = 0
+        self.while_waiting: Callable[[], None] = self.keep_up
+        """Called again and again while an answer is waited for."""
 
     def keep_up(self) -> None:
         """Start what is down, now or in a moment."""
@@ -62,11 +84,12 @@ class Service:
                 del self._processes[name]
                 self._due[name] = time.monotonic() + self._rng.uniform(0, _RESTART_SECONDS)
             if name not in self._processes and time.monotonic() >= self._due[name]:
-                self._processes[name] = self._start(*command)
+                place = self._places.get(name, Place())
+                self._processes[name] = self._start(*command, place=place)
 
     def upgrade(self) -> None:
         if self._start("db", "upgrade").wait() != 0:
-            raise RuntimeError(f"the database can't be upgraded: {self._log.read_text()}")
+            raise RuntimeError(f"the database can't be upgraded: {self.log.read_text()}")
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> bool:
         """Whether there was such a process to send the signal to."""
@@ -103,8 +126,8 @@ class Service:
     def sweep(self) -> None:
         """A worker's start, which tidies up; it finds no job to do."""
         worker = self._start("worker")
-        mark = self._log.stat().st_size
-        wait_until(lambda: b"waits for jobs" in self._log.read_bytes()[mark:])
+        mark = self.log.stat().st_size
+        wait_until(lambda: b"waits for jobs" in self.log.read_bytes()[mark:])
         time.sleep(2.0)
         worker.terminate()
         worker.wait(60)
@@ -129,31 +152,33 @@ class Service:
         self._client.close()
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """The answer's JSON; tried again while the API or its database is away."""
+        """The answer's JSON; tried again while the API or its database is away. Raises
+        RefusedError."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
                 response = self._client.request(method, path, **options)
+                if 400 <= response.status_code < 500:
+                    raise RefusedError(response.status_code)
                 if response.status_code < 500:
-                    response.raise_for_status()
-                    return response.json()
+                    return response.json() if response.content else None
             except httpx.TransportError:
                 pass
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{method} {path} got no answer for {_PATIENCE_SECONDS:g} s")
             self.retries += 1
-            self.keep_up()
+            self.while_waiting()
             time.sleep(0.2)
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "service.cli", *arguments]
-        with self._log.open("ab") as log:
+    def _start(self, *arguments: str, place: Place = Place()) -> subprocess.Popen[bytes]:
+        command = [*place.prefix, sys.executable, "-m", "service.cli", *arguments]
+        with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*command, "--data-dir", str(self.data_dir)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env={**self._environment, **place.settings},
             )
 
 

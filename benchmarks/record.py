@@ -1,4 +1,4 @@
-"""What lists of jobs and claims take with many jobs in the record, and how they are looked up.
+"""What lists of jobs, claims and metrics take with many jobs in the record, and their query plans.
 
     python -m benchmarks.record [--postgresql URL] [--json]
 
@@ -28,6 +28,7 @@ from service.record.claims import claim_job
 from service.record.database import Database
 from service.record.jobs import Position, find_job, list_jobs
 from service.record.models import Job, Status
+from service.record.statistics import read_statistics
 
 FILTERS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -107,6 +108,7 @@ def look_ups(database: Database) -> dict[str, Callable[[], object]]:
         )
     ((newest, _),) = list_jobs(database, limit=1)
     actions["one job"] = lambda: find_job(database, newest.id)
+    actions["metrics"] = lambda: read_statistics(database)
     return actions
 
 

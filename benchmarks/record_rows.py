@@ -13,7 +13,16 @@ from sqlalchemy.engine import make_url
 
 from service.record.artifacts import BUNDLE
 from service.record.database import Database
-from service.record.models import Artifact, Attempt, Dataset, Job, Outcome, Status
+from service.record.models import (
+    Artifact,
+    Attempt,
+    Dataset,
+    Job,
+    Outcome,
+    Priority,
+    StageTime,
+    Status,
+)
 
 NUM_DATASETS = 20
 SOME_DATASET = "dataset-1"
@@ -52,6 +61,7 @@ def fill(database: Database, *, num_jobs: int, num_queued: int) -> None:
             session.execute(insert(Job), jobs)
             if begun:
                 session.execute(insert(Attempt), [_attempt(job) for job in begun])
+                session.execute(insert(StageTime), [_stage_time(job) for job in begun])
             if bundles:
                 session.execute(insert(Artifact), bundles)
     with database.writing() as session:
@@ -116,6 +126,8 @@ def _job(number: int, num_jobs: int, num_queued: int) -> dict[str, Any]:
         "created_at": 1000.0 + number,
         "attempt": 0 if is_queued else 1,
         "lease_expires_at": 4e9 if status is Status.RUNNING else None,
+        "priority": list(Priority)[number % 3],
+        "owner": "",
         "num_events": 0,
         "result": {"resolution": 96, "trials": 30} if status is Status.SUCCEEDED else None,
     }
@@ -130,6 +142,17 @@ def _attempt(job: dict[str, Any]) -> dict[str, Any]:
         "started_at": job["created_at"],
         "ended_at": None if is_running else job["created_at"] + 0.5,
         "outcome": None if is_running else Outcome.SUCCEEDED,
+    }
+
+
+def _stage_time(job: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "job_id": job["id"],
+        "number": 1,
+        "attempt": 1,
+        "stage": "train",
+        "started_at": job["created_at"],
+        "ended_at": job["created_at"] + 0.5,
     }
 
 

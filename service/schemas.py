@@ -20,6 +20,7 @@ from service.record.models import (
     Job,
     JsonObject,
     Outcome,
+    Priority,
     Status,
     StopRequest,
     Trial,
@@ -101,7 +102,17 @@ class JobRequest(BaseModel):
     name: Line = Field(default="", max_length=200)
     method: Method = Method.LITE_RESIDUAL_BIAS
     supernet: Line = Field(default=DEFAULT_SUPERNET, min_length=1, max_length=500)
+    priority: Priority = Priority.NORMAL
+    """Which queued jobs are taken first; one that runs is not interrupted."""
     settings: JobSettings = JobSettings()
+
+
+class JobChange(BaseModel):
+    """The body of PATCH /jobs/{id}."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    priority: Priority
 
 
 class DatasetReport(BaseModel):
@@ -164,6 +175,7 @@ class JobView(BaseModel):
     memory_limit_bytes: int
     supernet: str
     method: Method
+    priority: Priority
     settings: JobSettings
     result: JobResult | None
     error: str | None
@@ -189,6 +201,7 @@ class JobView(BaseModel):
             memory_limit_bytes=job.memory_limit_bytes,
             supernet=job.supernet,
             method=Method(job.method),
+            priority=job.priority,
             settings=JobSettings.model_validate(job.settings),
             result=result,
             error=job.error,

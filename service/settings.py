@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.logs import LogFormat
 from tinytl.units import parse_size
 
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
@@ -44,6 +45,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    log_format: LogFormat = "text"
 
     max_requests_per_second: int = Field(default=500, ge=0)
     """By one API key, or where none is needed one address; 0 is no limit, here and below."""

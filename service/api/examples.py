@@ -10,7 +10,7 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel
 
 from search.registry import DEFAULT_SUPERNET
-from service.record.models import EventKind, Outcome, Status
+from service.record.models import EventKind, Outcome, Priority, Status
 from service.results import EndView, FrontPoint, FrontView
 from service.schemas import (
     AttemptView,
@@ -78,6 +78,7 @@ JOB = _plain(
         memory_limit_bytes=24_000_000,
         supernet=DEFAULT_SUPERNET,
         method=Method.LITE_RESIDUAL_BIAS,
+        priority=Priority.NORMAL,
         settings=JobSettings(),
         result=None,
         error=None,

@@ -28,7 +28,7 @@ from service.record.fronts import list_front
 from service.record.jobs import Idempotency, Position
 from service.record.models import Status
 from service.results import FrontView
-from service.schemas import AttemptView, JobRequest, JobView, TrialView
+from service.schemas import AttemptView, JobChange, JobRequest, JobView, TrialView
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ShortBodyRoute)
 
@@ -75,7 +75,7 @@ def create_job(
         dataset = get_dataset(database, request.dataset)
         check_known_supernet(request.supernet, settings)
         check_feasible(request, num_classes=len(dataset.classes))
-        job, is_new = record.create_job(database, request, idempotency)
+        job, is_new = record.create_job(database, request, idempotency, owner=owner)
     response.headers["Location"] = f"/jobs/{job.id}"
     if is_new:
         return JobView.of(job)
@@ -134,6 +134,17 @@ def list_jobs(
 def get_job(job_id: JobId, database: DatabaseDep) -> Response:
     """How far it is, and what came out."""
     return as_json(job_view(record.find_job(database, job_id)))
+
+
+@router.patch(
+    "/{job_id}",
+    summary="Change a job's priority",
+    responses=answers(JOB, *_NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+)
+def change_job(job_id: JobId, change: JobChange, database: DatabaseDep) -> JobView:
+    """Of one that has begun, it counts should the job have to wait once more."""
+    record.set_priority(database, job_id, change.priority)
+    return job_view(record.find_job(database, job_id))
 
 
 @router.delete(

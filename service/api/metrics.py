@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.readiness import WORKER_SEEN_SECONDS
 from service.api.streams import Streams
-from service.record.database import Database, is_outage, now
-from service.record.models import Job, Status
+from service.record.database import Database, is_outage
+from service.record.models import Outcome, Priority, Status
 from service.record.presence import list_workers
+from service.record.statistics import read_statistics
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"))
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
@@ -108,21 +110,52 @@ class _Service(Collector):
         yield from of_database
 
     def _jobs(self) -> Iterator[Metric]:
-        with self._database.reading() as session:
-            counts = select(Job.status, func.count().label("num_jobs")).group_by(Job.status)
-            num_jobs = {row.status: row.num_jobs for row in session.execute(counts)}
-            oldest = select(now() - func.min(Job.created_at)).where(Job.status == Status.QUEUED)
-            queue_seconds = session.scalar(oldest)
-        jobs = GaugeMetricFamily("tinyfit_jobs", "Jobs, by status.", labels=("status",))
-        for status in Status:
-            jobs.add_metric((status.value,), num_jobs.get(status, 0))
-        yield jobs
-        help_text = "How long ago the oldest queued job was made; 0 where none is queued."
-        yield _gauge("queue_age_seconds", help_text, queue_seconds or 0.0)
+        found = read_statistics(self._database)
+        yield _family("jobs", "Jobs, by status.", "status", _all_of(Status, found.num_jobs))
+        yield _family(
+            *("queued_jobs", "Queued jobs, by priority.", "priority"),
+            _all_of(Priority, found.num_queued),
+        )
+        yield _gauge(
+            "queue_age_seconds",
+            "How long ago the oldest queued job was made; 0 where none is queued.",
+            found.queue_age_seconds,
+        )
+        yield _family(
+            *("ended_attempts", "Attempts that ended within the last hour.", "outcome"),
+            _all_of(Outcome, found.num_ended_attempts),
+        )
+        stages = found.finished_stages.items()
+        yield _family(
+            *("finished_stages", "Stages finished within the last hour.", "stage"),
+            {stage: finished.num for stage, finished in stages},
+        )
+        yield _family(
+            *("finished_stages_seconds", "How long those took altogether.", "stage"),
+            {stage: finished.seconds for stage, finished in stages},
+        )
+        yield _gauge(
+            "trials_per_minute",
+            "Candidates scored a minute, over the last five.",
+            found.trials_per_minute,
+        )
 
     def _workers(self) -> Metric:
         workers = list_workers(self._database, WORKER_SEEN_SECONDS)
         return _gauge("workers", "Workers heard of lately.", len(workers))
+
+
+def _all_of(kind: type[StrEnum], counts: Mapping[Any, int]) -> dict[str, int]:
+    return {value.value: counts.get(value, 0) for value in kind}
+
+
+def _family(
+    name: str, help_text: str, label: str, values: Mapping[str, float]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"tinyfit_{name}", help_text, labels=(label,))
+    for value, number in values.items():
+        family.add_metric((value,), number)
+    return family
 
 
 def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:

@@ -97,6 +97,7 @@ def job_request(options: argparse.Namespace, dataset: str, supernet: str | None)
         "name": options.name,
         "method": options.method,
         "supernet": supernet,
+        "priority": getattr(options, "priority", None),  # a queue has it, `adapt` has none
         "settings": given(options, JobSettings.model_fields),
     }
     return JobRequest.model_validate(

@@ -37,6 +37,9 @@ def add_jobs(add: AddCommand) -> None:
         "data", metavar="DATA", help="folder or zip of class folders, or a dataset's id"
     )
     add_job_options(submit, supernet_help="an id that the server lists at /supernets")
+    submit.add_argument(
+        "--priority", help="which queued jobs are taken first: high, normal, low (normal)"
+    )
     submit.add_argument("--watch", action="store_true", help="stay and show how far the job is")
 
     listing = add("list", _list, "the jobs of a server, newest first")
@@ -53,6 +56,7 @@ def add_jobs(add: AddCommand) -> None:
     download.add_argument(
         "--output", type=Path, metavar="FILE", help="a file or folder (./tinyfit-JOB.zip)"
     )
+    prioritize = add("prioritize", _prioritize, "let a job wait for shorter or longer")
     steering = [
         add(name, partial(_steer, action=name), text)
         for name, text in (
@@ -63,9 +67,11 @@ def add_jobs(add: AddCommand) -> None:
             ("delete", "remove a job that does not run, with its checkpoint"),
         )
     ]
-    for command in (watch, download, *steering):
+    of_one_job = (watch, download, prioritize, *steering)
+    for command in of_one_job:
         command.add_argument("job", metavar="JOB", help="its id, or how the id begins")
-    for command in (submit, listing, watch, download, *steering):
+    prioritize.add_argument("priority", metavar="PRIORITY", help="high, normal, low")
+    for command in (submit, listing, *of_one_job):
         command.add_argument("--url", help="of the server (TINYFIT_URL, or http://127.0.0.1:8000)")
 
 
@@ -113,14 +119,15 @@ def _list(options: argparse.Namespace) -> Answer:
         found = client.jobs(status=status and Status(status), dataset=options.dataset)
         jobs = list(islice(found, options.limit))
     lines = [
-        f"{_short(job):<10}{job.status.value:<11}{job.progress:>4.0%}  "
+        f"{_short(job):<10}{job.status.value:<11}{job.priority.value:<9}{job.progress:>4.0%}  "
         f"{job.created_at.astimezone():%Y-%m-%d %H:%M}  "
         f"{format_bytes(job.memory_limit_bytes):>9}  {_accuracy(job):>6}  "
         f"{printable(job.name)[:_MAX_NAME]}"
         for job in jobs
     ]
     head = (
-        f"{'JOB':<10}{'STATUS':<11}{'DONE':>4}  {'CREATED':<16}  {'LIMIT':>9}  {'TEST':>6}  NAME"
+        f"{'JOB':<10}{'STATUS':<11}{'PRIORITY':<9}{'DONE':>4}  {'CREATED':<16}  {'LIMIT':>9}  "
+        f"{'TEST':>6}  NAME"
     )
     text = "\n".join([head, *lines]) if jobs else "no jobs"
     return Answer({"jobs": [job.model_dump(mode="json") for job in jobs]}, text)
@@ -190,6 +197,19 @@ def _download(options: argparse.Namespace) -> Answer:
         {"job": job.id, "path": str(target), **checkpoint.model_dump(exclude={"url"})},
         f"{target} ({format_bytes(checkpoint.bytes)})",
     )
+
+
+def _prioritize(options: argparse.Namespace) -> Answer:
+    from service.record.models import Priority
+
+    if options.priority not in list(Priority):
+        raise InputError(
+            f"no such priority: {options.priority!r}; it is one of {', '.join(Priority)}"
+        )
+    with connected(options) as client:
+        job = client.prioritize(_find(client, options.job).id, Priority(options.priority))
+    text = f"job {_short(job)} is {job.status.value}, its priority {job.priority.value}"
+    return Answer(job.model_dump(mode="json"), text)
 
 
 def _steer(options: argparse.Namespace, *, action: str) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from service.cli.command import AddCommand, Answer, add_data_dir, open_database
+from service.cli.command import AddCommand, Answer, add_data_dir, count, open_database
 
 if TYPE_CHECKING:
     from service.record.models import ApiKey
@@ -16,6 +16,12 @@ def add_keys(add: AddCommand, commands: Any) -> None:
     within = keys.add_subparsers(required=True, metavar="COMMAND")
     create = add("create", _create, "make a key; from the first one on, requests need one", within)
     create.add_argument("name", metavar="NAME", help="whose or what for")
+    create.add_argument(
+        "--max-running",
+        type=count,
+        metavar="N",
+        help="most of its jobs that run at the same time; more wait in the queue (no limit)",
+    )
     revoke = add("revoke", _revoke, "make a key useless", within)
     revoke.add_argument("key", metavar="KEY", help="its id or name")
     for command in (create, revoke, add("list", _list, "all keys, without the secret", within)):
@@ -26,7 +32,7 @@ def _create(options: argparse.Namespace) -> Answer:
     from service.record.keys import create_key
 
     with open_database(options) as database:
-        key, text = create_key(database, options.name)
+        key, text = create_key(database, options.name, max_running=options.max_running)
     return Answer(
         _as_json(key) | {"key": text},
         f"{text}\n\nThis is the only time that key {key.name!r} is shown. Whoever uses the server "
@@ -42,7 +48,7 @@ def _list(options: argparse.Namespace) -> Answer:
     rows = [_as_json(key) for key in keys]
     lines = [
         f"{row['id']}  {row['created_at'][:10]}  {'revoked' if row['revoked_at'] else 'active':<8}"
-        f"{row['name']}"
+        f"{_limit_text(row['max_running']):<16}{row['name']}"
         for row in rows
     ]
     return Answer(
@@ -63,6 +69,10 @@ def _revoke(options: argparse.Namespace) -> Answer:
     return Answer(_as_json(key), text)
 
 
+def _limit_text(max_running: int | None) -> str:
+    return "" if max_running is None else f"{max_running} at a time"
+
+
 def _as_json(key: ApiKey) -> dict[str, Any]:
     from datetime import UTC, datetime
 
@@ -72,6 +82,7 @@ def _as_json(key: ApiKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "name": key.name,
+        "max_running": key.max_running,
         "created_at": time(key.created_at),
         "revoked_at": time(key.revoked_at),
     }

@@ -30,6 +30,8 @@ from service.cli.jobs import add_jobs
 from service.cli.keys import add_keys
 from service.cli.pretrain import add_pretrain
 
+logger = logging.getLogger(__name__)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
@@ -49,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"tinyfit: {message}", file=sys.stderr)
+    from service.logs import are_json
+
+    if are_json():
+        logger.error(message)
+    else:
+        print(f"tinyfit: {message}", file=sys.stderr)
     return status
 
 
@@ -91,25 +98,22 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
 def _serve(options: argparse.Namespace) -> None:
+    from service.logs import set_up_logs
     from service.serving import serve
 
-    _log_to_stderr()
-    serve(settings_of(options), with_worker=not options.no_worker)
+    settings = settings_of(options)
+    set_up_logs(settings.log_format)
+    serve(settings, with_worker=not options.no_worker)
 
 
 def _worker(options: argparse.Namespace) -> None:
+    from service.logs import set_up_logs
     from service.work.working import work
 
-    _log_to_stderr()
-    work(settings_of(options), with_parent=options.with_parent)
+    settings = settings_of(options)
+    set_up_logs(settings.log_format)
+    work(settings, with_parent=options.with_parent)
 
 
 def _workers(options: argparse.Namespace) -> Answer:

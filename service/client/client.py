@@ -23,7 +23,7 @@ from service.client.http import TIMEOUT, Connection, parse
 from service.client.settings import DEFAULT_URL
 from service.datasets.packing import packed
 from service.errors import ConflictError
-from service.record.models import Status
+from service.record.models import Priority, Status
 from service.results import FrontView
 from service.schemas import (
     AttemptView,
@@ -168,6 +168,16 @@ class Client:
             if on_change is not None:
                 on_change(found)
         return self.job(job_id)
+
+    def prioritize(self, job_id: str, priority: Priority) -> JobView:
+        """Let a job wait for shorter or longer."""
+        response = self._connection.send(
+            "PATCH",
+            _path("jobs", job_id),
+            repeatable=True,
+            json={"priority": priority.value},
+        )
+        return parse(JobView, response)
 
     def cancel(self, job_id: str) -> JobView:
         """End a job; one that runs ends within seconds."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import LeaseLostError
 from service.record.artifacts import KEPT, RESUMABLE
 from service.record.blobs import refer
-from service.record.database import Database, now, pinned
+from service.record.database import Database, now
 from service.record.events import append_event
 from service.record.models import (
     Artifact,
@@ -25,10 +25,12 @@ from service.record.models import (
     Job,
     JsonObject,
     Outcome,
+    StageTime,
     Status,
     StopRequest,
     Trial,
 )
+from service.record.queue import find_waiting, has_room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +44,19 @@ class Claim:
 def claim_job(
     database: Database, *, worker: str, lease_seconds: float, max_lost_attempts: int
 ) -> Claim | None:
-    """Take a job whose lease ran out, or else the oldest queued one; None where there is none."""
+    """Take a job whose lease ran out, or else the next queued one; None where there is none."""
     with database.reading() as session:  # whoever only looks takes no lock
-        if not any(session.execute(waiting).first() for waiting in waiting_jobs()):
+        if find_waiting(session) is None:
             return None
     while True:
         with database.writing() as session:
-            job = _lock_waiting(session)
+            job = find_waiting(session, lock=True)
             if job is None:
                 return None
             if job.status is Status.RUNNING:
                 _lose(session, job, max_lost_attempts)
+            elif not has_room(session, job.owner):
+                continue  # another worker has just taken the last of its owner's places
             if job.status is Status.QUEUED:  # else it has failed, or was asked to stop
                 return _start_attempt(session, job, worker, lease_seconds)
 
@@ -92,6 +96,7 @@ def succeed_job(database: Database, claim: Claim, result: JsonObject) -> None:
         job.result = result
         job.progress = 1.0
         _forget(session, job, Artifact.kind.not_in(KEPT))
+        _finish_stage(session, job)
         end_attempt(session, job, Outcome.SUCCEEDED)
         leave_job(session, job, Status.SUCCEEDED)
 
@@ -115,6 +120,16 @@ def set_progress(
         if stage != job.stage:
             job.stage = stage
             append_event(session, job, EventKind.STAGE, stage=stage)
+            _finish_stage(session, job)
+            session.add(
+                StageTime(
+                    job_id=job.id,
+                    number=job.num_events,
+                    attempt=job.attempt,
+                    stage=stage,
+                    started_at=now(),
+                )
+            )
 
 
 def add_trial(database: Database, claim: Claim, trial: Trial) -> None:
@@ -191,19 +206,6 @@ def add_log(database: Database, claim: Claim, message: str) -> None:
         append_event(session, _lock_held(session, claim), EventKind.LOG, message=message)
 
 
-def is_lost() -> ColumnElement[bool]:
-    """Whether a job's worker has let its lease run out."""
-    return and_(pinned((Job.status, Status.RUNNING)), Job.lease_expires_at < now())
-
-
-def waiting_jobs() -> tuple[Select[Job], ...]:
-    """The queries for the job to claim next: the first that finds one says which."""
-    return tuple(
-        select(Job).where(is_waiting).order_by(Job.status, Job.created_at, Job.id).limit(1)
-        for is_waiting in (is_lost(), pinned((Job.status, Status.QUEUED)))
-    )
-
-
 def end_attempt(session: Session, job: Job, outcome: Outcome) -> None:
     """Close the open attempt of a job whose row this session has locked."""
     session.execute(
@@ -241,13 +243,18 @@ def _forget(session: Session, job: Job, which: ColumnElement[bool]) -> None:
     )
 
 
-def _lock_waiting(session: Session) -> Job | None:
-    """What another worker is about to claim is passed over."""
-    for waiting in waiting_jobs():
-        job = session.scalars(waiting.with_for_update(skip_locked=True)).first()
-        if job is not None:
-            return job
-    return None
+def _finish_stage(session: Session, job: Job) -> None:
+    """This attempt is done with the stage that it was at."""
+    session.execute(
+        update(StageTime)
+        .where(
+            StageTime.job_id == job.id,
+            StageTime.attempt == job.attempt,
+            StageTime.ended_at.is_(None),
+        )
+        .values(ended_at=now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _lock_held(session: Session, claim: Claim) -> Job:

@@ -179,9 +179,17 @@ def compared(
     compare: Callable[[Any, Any], ColumnElement[bool]],
     *wanted: tuple[InstrumentedAttribute[Any], object],
 ) -> ColumnElement[bool]:
-    """The columns beside the values, compared as rows: by the first, then by the second..."""
+    """The columns beside the values, which may be columns of another table, compared as rows: by
+    the first, then by the second..."""
     columns = tuple_(*[column for column, _ in wanted])
-    return compare(columns, tuple_(*[bindparam(None, v, type_=c.type) for c, v in wanted]))
+    values = [
+        value
+        if isinstance(value, ColumnElement | InstrumentedAttribute)
+        # as of the column's type
+        else bindparam(None, value, type_=column.type)
+        for column, value in wanted
+    ]
+    return compare(columns, tuple_(*values))
 
 
 def pinned(*wanted: tuple[InstrumentedAttribute[Any], object]) -> ColumnElement[bool]:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, undefer
 
 from service.errors import ConflictError, InputError, NotFoundError
 from service.record.artifacts import BUNDLE
-from service.record.claims import end_attempt, is_lost, leave_job
+from service.record.claims import end_attempt, leave_job
 from service.record.database import Database, compared, now, pinned
 from service.record.events import append_event
 from service.record.models import (
@@ -30,10 +30,13 @@ from service.record.models import (
     IdempotencyKey,
     Job,
     Outcome,
+    Priority,
+    StageTime,
     Status,
     StopRequest,
     Trial,
 )
+from service.record.queue import is_lost
 from service.schemas import JobRequest
 
 _DELETED_AT_ONCE = 100
@@ -62,21 +65,26 @@ Found = tuple[Job, Artifact | None]
 
 
 def create_job(
-    database: Database, request: JobRequest, idempotency: Idempotency | None = None
+    database: Database,
+    request: JobRequest,
+    idempotency: Idempotency | None = None,
+    *,
+    owner: str = "",
 ) -> tuple[Job, bool]:
-    """Queue a job, and say whether it is new; the request has been checked.
+    """Queue a job, and say whether it is new; the request has been checked. owner: the id of the
+    API key that it came with.
 
     Raises InputError where the idempotency key was given to another request before.
     """
     try:
         with database.writing() as session:
             if idempotency is None:
-                return _add_job(session, request), True
+                return _add_job(session, request, owner), True
             _forget_old_keys(session)
             known = _find_known(session, idempotency)
             if known is not None:
                 return known, False
-            job = _add_job(session, request)
+            job = _add_job(session, request, owner)
             session.add(
                 IdempotencyKey(
                     owner=idempotency.owner,
@@ -237,6 +245,13 @@ def retry_job(database: Database, job_id: str) -> Job:
     return job
 
 
+def set_priority(database: Database, job_id: str, priority: Priority) -> Job:
+    """Let a job wait for shorter or longer, now or when it is next in the queue."""
+    with _changing(database, job_id) as (_, job):
+        job.priority = priority
+    return job
+
+
 def delete_job(database: Database, job_id: str) -> None:
     """Remove a job from the record; its files are the caller's to remove."""
     with database.writing() as session:
@@ -304,7 +319,7 @@ def _lock(session: Session, job_id: str) -> Job:
 
 
 def _delete(session: Session, job: Job) -> None:
-    for table in (Trial, Artifact, Event, Attempt, IdempotencyKey):
+    for table in (Trial, Artifact, StageTime, Event, Attempt, IdempotencyKey):
         session.execute(delete(table).where(table.job_id == job.id))
     session.delete(job)
 
@@ -341,7 +356,7 @@ def _queue(session: Session, job: Job) -> None:
     leave_job(session, job, Status.QUEUED)
 
 
-def _add_job(session: Session, request: JobRequest) -> Job:
+def _add_job(session: Session, request: JobRequest, owner: str) -> Job:
     share = {"read": True, "key_share": True}
     if session.get(Dataset, request.dataset, with_for_update=share) is None:  # just deleted
         raise NotFoundError(
@@ -356,6 +371,8 @@ def _add_job(session: Session, request: JobRequest) -> Job:
         supernet=request.supernet,
         method=request.method.value,
         settings=request.settings.model_dump(mode="json"),
+        priority=request.priority,
+        owner=owner,
         created_at=now(),
     )
     session.add(job)

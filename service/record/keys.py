@@ -15,10 +15,14 @@ from service.record.models import ApiKey
 
 _PREFIX = "tf_"
 _MAX_NAME_LENGTH = 200
+MOST_RUNNING = 1_000_000
 
 
-def create_key(database: Database, name: str) -> tuple[ApiKey, str]:
-    """Make a key and return its row and its text, which is stored nowhere.
+def create_key(
+    database: Database, name: str, *, max_running: int | None = None
+) -> tuple[ApiKey, str]:
+    """Make a key and return its row and its text, which is stored nowhere. max_running: most of
+    its jobs that run at the same time.
 
     Raises InputError for a name that can't be one, ConflictError for one in use.
     """
@@ -26,8 +30,18 @@ def create_key(database: Database, name: str) -> tuple[ApiKey, str]:
         raise InputError(
             f"a key's name must have 1 to {_MAX_NAME_LENGTH} printable characters but got {name!r}"
         )
+    if max_running is not None and not 1 <= max_running <= MOST_RUNNING:
+        raise InputError(
+            f"a key's max_running must be from 1 to {MOST_RUNNING} but got {max_running}"
+        )
     text = _PREFIX + secrets.token_urlsafe(32)
-    key = ApiKey(id=uuid.uuid4().hex, name=name, sha256=_sha256(text), created_at=now())
+    key = ApiKey(
+        id=uuid.uuid4().hex,
+        name=name,
+        sha256=_sha256(text),
+        max_running=max_running,
+        created_at=now(),
+    )
     try:
         with database.writing() as session:
             session.add(key)

@@ -13,10 +13,13 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     MetaData,
+    SmallInteger,
     String,
     Text,
+    TypeDecorator,
     text,
 )
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 JsonObject = dict[str, Any]
@@ -35,6 +38,14 @@ class Status(StrEnum):
     @property
     def is_final(self) -> bool:
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+
+class Priority(StrEnum):
+    """Which queued jobs are taken first, the oldest of a kind before the others."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
 
 
 class StopRequest(StrEnum):
@@ -85,6 +96,19 @@ def _stored(kind: type[StrEnum]) -> Enum:
     )
 
 
+class _PriorityRank(TypeDecorator[Priority]):
+    """As a number, the first to be taken 0: an index then reads as the queue goes."""
+
+    impl = SmallInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Priority | None, dialect: Dialect) -> int | None:
+        return None if value is None else list(Priority).index(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> Priority | None:
+        return None if value is None else list(Priority)[value]
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -97,6 +121,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
         JsonObject: JSON,
         float: Float(53),
+        Priority: _PriorityRank(),
         Status: _stored(Status),
         StopRequest: _stored(StopRequest),
         Outcome: _stored(Outcome),
@@ -129,11 +154,14 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        # Each list of jobs, filtered or not, reads one page along one of these; so does a claim.
+        # Each list of jobs, filtered or not, reads one page along one of these.
         Index(None, "created_at", "id"),
         Index(None, "status", "created_at", "id"),
         Index(None, "dataset_id", "created_at", "id"),
         Index(None, "dataset_id", "status", "created_at", "id"),
+        # The queue, and each owner's own.
+        Index(None, "status", "priority", "created_at", "id"),
+        Index(None, "status", "owner", "priority", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -143,6 +171,9 @@ class Job(Base):
     supernet: Mapped[str] = mapped_column(String(500))
     method: Mapped[str] = mapped_column(String(32))
     settings: Mapped[JsonObject]
+    priority: Mapped[Priority] = mapped_column(default=Priority.NORMAL)
+    owner: Mapped[str] = mapped_column(String(32), default="")
+    """Id of the API key that made it; empty where none was needed."""
 
     status: Mapped[Status] = mapped_column(default=Status.QUEUED)
     stage: Mapped[str | None] = mapped_column(String(16))
@@ -175,9 +206,25 @@ class Attempt(Base):
     worker: Mapped[str] = mapped_column(String(200))
     """Host and process id."""
     started_at: Mapped[float]
-    ended_at: Mapped[float | None]
+    ended_at: Mapped[float | None] = mapped_column(index=True)
     outcome: Mapped[Outcome | None]
     """None while it runs."""
+
+
+class StageTime(Base):
+    """When an attempt worked on a stage of its job. One that went on in the midst of a stage,
+    where another had stopped, has no row for that."""
+
+    __tablename__ = "stage_times"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """Of the event that told of its begin."""
+    attempt: Mapped[int]
+    stage: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[float]
+    ended_at: Mapped[float | None] = mapped_column(index=True)
+    """None where it has not been finished."""
 
 
 class Event(Base):
@@ -224,7 +271,7 @@ class Trial(Base):
     seconds: Mapped[float]
     """That the score took, with its share of the proposing."""
     attempt: Mapped[int]
-    finished_at: Mapped[float]
+    finished_at: Mapped[float] = mapped_column(index=True)
 
 
 class Blob(Base):
@@ -306,6 +353,8 @@ class ApiKey(Base):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    max_running: Mapped[int | None]
+    """Most of its jobs that run at the same time; None is no limit."""
     created_at: Mapped[float]
     revoked_at: Mapped[float | None]
 

@@ -29,6 +29,7 @@ from service.errors import (
     StoreUnavailableError,
     TaskLostError,
 )
+from service.logs import logged_with, set_up_logs
 from service.record.claims import Claim, fail_job
 from service.record.database import Database, is_outage
 from service.settings import Settings
@@ -48,11 +49,14 @@ class Order:
 
     settings: Settings
     claim: Claim
+    worker: str = ""
+    """Who gives it, for the log."""
 
     def to_line(self) -> str:
         claim = {"job_id": self.claim.job_id, "attempt": self.claim.attempt}
         settings = self.settings.model_dump(mode="json")
-        return json.dumps({"settings": settings, "claim": claim}) + "\n"
+        order = {"settings": settings, "claim": claim, "worker": self.worker}
+        return json.dumps(order) + "\n"
 
     @staticmethod
     def from_line(line: str) -> Order:
@@ -60,6 +64,7 @@ class Order:
         return Order(
             settings=Settings.model_validate(order["settings"]),
             claim=Claim(**order["claim"]),
+            worker=order["worker"],
         )
 
 
@@ -69,11 +74,11 @@ RunJob = Callable[[Settings, Database, Claim, StopCheck], None]
 
 def main(run_job: RunJob) -> Exit:
     beats = Beats()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = Order.from_line(sys.stdin.readline())
+    set_up_logs(order.settings.log_format)
     on_parent_end(sys.stdin, kill_own_group)
     _stand_back(order.settings.job_niceness)
 
@@ -81,12 +86,13 @@ def main(run_job: RunJob) -> Exit:
         order.settings.resolved_database_url,
         patience_seconds=order.settings.database_patience_seconds,
     )
-    try:
-        run_job(order.settings, database, order.claim, StopCheck(stop, beats.beat))
-    except Exception as error:
-        return _end(error, database, order.claim, stop)
-    finally:
-        database.close()
+    with logged_with(job=order.claim.job_id, attempt=order.claim.attempt, worker=order.worker):
+        try:
+            run_job(order.settings, database, order.claim, StopCheck(stop, beats.beat))
+        except Exception as error:
+            return _end(error, database, order.claim, stop)
+        finally:
+            database.close()
     return Exit.ENDED
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from service.errors import LeaseLostError, NotFoundError, ServiceError
+from service.logs import logged_with
 from service.record.claims import (
     Claim,
     claim_job,
@@ -65,6 +66,10 @@ class Worker:
         self._tells_of_outages = _Timer(_OUTAGE_NEWS_SECONDS)
 
     def run(self) -> None:
+        with logged_with(worker=self.name):
+            self._run()
+
+    def _run(self) -> None:
         logger.info("worker %d waits for jobs", os.getpid())
         self._sweep_if_due()
         while not self._stop.is_set():
@@ -92,17 +97,18 @@ class Worker:
         )
         if claim is None:
             return False
-        logger.info("job %s, attempt %d", claim.job_id, claim.attempt)
-        try:
-            self._settle(self._work_on(claim))
-        except LeaseLostError:
-            logger.warning("job %s is no longer this worker's", claim.job_id)
-        self._tidy(lambda: tidy_job(self._settings, self._database, claim.job_id))
+        with logged_with(job=claim.job_id, attempt=claim.attempt):
+            logger.info("job %s, attempt %d", claim.job_id, claim.attempt)
+            try:
+                self._settle(self._work_on(claim))
+            except LeaseLostError:
+                logger.warning("job %s is no longer this worker's", claim.job_id)
+            self._tidy(lambda: tidy_job(self._settings, self._database, claim.job_id))
         return True
 
     def _work_on(self, claim: Claim) -> Callable[[], None]:
         """Run the job's process to its end; return what is to be written then."""
-        order = Order(settings=self._settings, claim=claim)
+        order = Order(settings=self._settings, claim=claim, worker=self.name)
         child = ChildProcess(self._command, order.to_line())
         try:
             return self._watch(child, claim)

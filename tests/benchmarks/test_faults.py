@@ -1,6 +1,7 @@
 """The benchmark of faults: a small run, and that its judge finds what is wrong."""
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,11 +11,13 @@ import pytest
 
 from benchmarks.faults import inflict
 from benchmarks.faults_cluster import find_postgresql
+from benchmarks.faults_disk import fill_up, small_disk
 from benchmarks.faults_judge import Judgement, judge
+from benchmarks.faults_kinds import Faults
 from service.record.claims import add_epoch, claim_job, fail_job
 from service.record.database import Database, now
 from service.record.jobs import create_job
-from service.record.models import Dataset
+from service.record.models import Attempt, Dataset
 from service.schemas import JobRequest
 from service.settings import Settings
 from tests.service.delivery import deliver
@@ -33,7 +36,9 @@ def test_a_few_faults_do_no_harm(database: str) -> None:
     assert run.holds
     assert json.loads(json.dumps(asdict(run)))["faults"] == run.faults
     assert run.num_faults == 3
-    assert run.num_jobs == run.judgement.jobs_succeeded >= 2
+    assert run.judgement.jobs_in_record == run.judgement.jobs_succeeded
+    num_deleted = run.owners.get("deleted", 0)
+    assert run.owners["posted"] - num_deleted == run.judgement.jobs_in_record
 
 
 Finish = Callable[..., str]
@@ -119,3 +124,56 @@ def test_every_kind_of_harm_is_found(finish: Finish, tmp_path: Path) -> None:
         {**kinds, finish(succeeds=False, epochs=2): 2}
     )
     assert "an epoch was told more than once" in problems(kinds)
+
+
+def test_an_attempt_that_nobody_closed_is_found(finish: Finish, tmp_path: Path) -> None:
+    kinds = {finish(): 0}
+    database = Database(url_of(tmp_path))
+    with database.writing() as session:
+        session.add(Attempt(job_id=next(iter(kinds)), number=2, worker="w", started_at=now()))
+    database.close()
+    found = judged(tmp_path, kinds)
+    assert (found.orphan_rows, found.holds) == (1, False)
+
+
+def test_what_lasts_is_ended_once() -> None:
+    done: list[str] = []
+
+    def begin() -> Callable[[], None] | None:
+        if done:
+            return None
+        done.append("begun")
+        return lambda: done.append("ended")
+
+    faults = Faults(random.Random(0))
+    faults.add_lasting("outage", begin, seconds=60.0)
+    assert faults.strike() == "outage"
+    assert faults.strike() is None  # it is going on
+    faults.end_due()
+    assert done == ["begun"]
+    for _ in range(2):
+        faults.end_due(all_of_them=True)
+    assert done == ["begun", "ended"]
+
+
+def test_a_fault_of_a_new_kind_strikes_like_the_others() -> None:
+    hits: list[str] = []
+    faults = Faults(random.Random(0))
+    faults.add("hit", lambda: hits.append("hit") is None)
+    faults.add("missed", lambda: False)
+    struck = [faults.strike() for _ in range(20)]
+    assert set(struck) == {"hit", None}
+    assert struck.count("hit") == len(hits)
+
+
+def test_a_full_disk_has_no_room_for_a_byte(tmp_path: Path) -> None:
+    with small_disk(tmp_path, num_bytes=10_000_000) as disk:
+        if disk is None:
+            pytest.skip("nobody may mount a disk here")
+        end = fill_up(disk)
+        assert end is not None
+        assert fill_up(disk) is None
+        with pytest.raises(OSError, match="No space left"):
+            (disk / "more").write_bytes(b"1")
+        end()
+        (disk / "more").write_bytes(b"1")

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, text, update
 from sqlalchemy.exc import OperationalError
 
 from benchmarks.record import FILTERS, look_ups
 from benchmarks.record_rows import explain, fill, new_database
 from service.record.claims import claim_job
-from service.record.database import Database
+from service.record.database import Database, now
 from service.record.jobs import find_job, list_jobs
-from service.record.models import Status
+from service.record.models import ApiKey, Job, Status
 
 SERVER = os.environ.get(
     "TINYFIT_TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres"
@@ -27,6 +27,8 @@ INDEXES = {
     "dataset": "ix_jobs_dataset_id_created_at_id",
     "status and dataset": "ix_jobs_dataset_id_status_created_at_id",
 }
+QUEUE = "ix_jobs_status_priority_created_at_id"
+OWNERS_QUEUE = "ix_jobs_status_owner_priority_created_at_id"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -87,8 +89,40 @@ def test_a_claim_looks_at_no_other_jobs(database: Database) -> None:
         assert found is not None
         assert find_job(database, found.job_id)[0].created_at < 6_100.0
 
-    plans = explain(database, claim)[:4]
-    assert all(is_in_order(plan, INDEXES["status"]) for plan in plans), plans
+    expired, full, queued = explain(database, claim)[:3]
+    assert is_in_order(expired, INDEXES["status"]), expired
+    assert OWNERS_QUEUE in full, full
+    assert is_in_order(queued, QUEUE), queued
+
+
+def test_a_claim_looks_at_no_job_of_an_owner_who_has_to_wait(database: Database) -> None:
+    """One whose jobs are the first 900 of the queue, with another's behind them."""
+
+    def claim() -> None:
+        found = claim_job(database, worker="w", lease_seconds=600, max_lost_attempts=3)
+        assert found is not None
+        assert find_job(database, found.job_id)[0].created_at >= 6_900.0
+
+    is_first = Job.created_at.between(6_000.0, 6_899.0)
+    with database.writing() as session:
+        session.add(ApiKey(id="waits", name="", sha256="", max_running=1, created_at=now()))
+        session.execute(update(Job).where(is_first).values(owner="waits"))
+        session.execute(update(Job).where(Job.created_at == 6_000.0).values(status="running"))
+    try:
+        plans = explain(database, claim)[2:4]
+    finally:
+        with database.writing() as session:
+            session.execute(update(Job).where(is_first).values(owner=""))
+            session.execute(delete(ApiKey))
+    assert all(OWNERS_QUEUE in plan for plan in plans), plans
+    assert is_in_order(plans[1], OWNERS_QUEUE), plans[1]
+
+
+def test_metrics_pass_over_what_ended_long_ago(database: Database) -> None:
+    plans = explain(database, look_ups(database)["metrics"])
+    for index in ("attempts_ended_at", "stage_times_ended_at"):  # there are no trials here
+        assert sum(f"ix_{index}" in plan for plan in plans) == 1, plans
+    assert "Seq Scan on jobs" not in plans[1]
 
 
 def test_one_job_is_found_by_its_key(database: Database) -> None:
@@ -111,7 +145,7 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     )
     found = json.loads(run.stdout.splitlines()[-1])
     assert {row["num_jobs"] for row in found["rows"]} == {40, 200}
-    assert len(found["rows"]) == 2 * (2 * len(FILTERS) + 2)
+    assert len(found["rows"]) == 2 * (2 * len(FILTERS) + 3)
     for row in found["rows"]:
         assert 0 < row["p50"] <= row["p99"]
         assert row["plans"]

@@ -22,7 +22,7 @@ from service.record.claims import (
 )
 from service.record.database import Database, now
 from service.record.jobs import cancel_job, create_job, get_job, pause_job, retry_job
-from service.record.models import Dataset, Job, Trial
+from service.record.models import Dataset, Job, Priority, Trial
 from service.record.presence import mark_seen
 from service.schemas import JobRequest, JobSettings
 from service.settings import Settings
@@ -67,11 +67,14 @@ class Records:
                 )
         return "d1"
 
-    def queued(self, name: str = "a job", **settings: Any) -> Job:
+    def queued(
+        self, name: str = "a job", *, priority: Priority = Priority.NORMAL, **settings: Any
+    ) -> Job:
         request = JobRequest(
             dataset=self.dataset(),
             memory_limit=LIMIT_BYTES,
             name=name,
+            priority=priority,
             settings=JobSettings(resolutions=(32, 48), epochs=3, **settings),
         )
         return create_job(self.database, request)[0]

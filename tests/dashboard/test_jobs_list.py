@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from service.record.database import Database
+from service.record.models import Priority
 from service.record.presence import mark_gone
 from tests.dashboard.conftest import RunningServer, Watch
 from tests.dashboard.records import Records
@@ -32,14 +33,16 @@ def test_each_job_says_how_it_stands(page: Page, records: Records) -> None:
     records.cancelled("dropped")
     records.running("busy")
     records.queued("waiting")
+    records.queued("urgent", priority=Priority.HIGH)
     page.goto("/")
-    expect(page.get_by_role("row")).to_have_count(7)
+    expect(page.get_by_role("row")).to_have_count(8)
     shown = {row[0]: row[1:] for row in rows(page)}
-    assert list(shown) == ["waiting", "busy", "dropped", "paused one", "broken", "done"]
+    assert list(shown) == ["urgent", "waiting", "busy", "dropped", "paused one", "broken", "done"]
     assert shown["done"][0] == "Succeeded"
     assert shown["done"][2:5] == ["6.0\u00a0MB", "4.9\u00a0MB", "91.2%"]
     assert shown["broken"][:2] == ["Failed", "the disk is full"]
     assert shown["waiting"][:2] == ["Queued", "\u2013"]
+    assert shown["urgent"][:2] == ["Queued", "High priority"]
     assert shown["busy"][0] == "Running"
     assert re.match(r"40% · Search · about 2\u00a0min left", shown["busy"][1])
     assert shown["paused one"][:2] == ["Paused", "40% · Search"]

@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from service.record.database import Database
 from service.record.jobs import list_jobs
-from service.record.models import Job
+from service.record.models import Job, Priority
 from tests.dashboard.conftest import Watch
 from tests.dashboard.records import Records
 
@@ -37,6 +37,7 @@ def test_an_upload_is_reported_and_used(
     expect(report.get_by_role("row")).to_have_count(3)
     page.get_by_label("Memory limit").fill("6MB")
     page.get_by_label("Name").fill("from the form")
+    page.get_by_label("Priority").select_option("High")
     page.get_by_label("A mirrored image shows the same class").uncheck()
     page.get_by_text("Search and training settings").click()
     page.get_by_label("Trials").fill("3")
@@ -44,7 +45,7 @@ def test_an_upload_is_reported_and_used(
     start(page).click()
     expect(page.get_by_role("heading", name="from the form")).to_be_focused()
     job = only_job(database)
-    assert job.memory_limit_bytes == 6_000_000
+    assert (job.memory_limit_bytes, job.priority) == (6_000_000, Priority.HIGH)
     assert job.settings["trials"] == 3
     assert job.settings["epochs"] == 10  # the API's own default
     assert job.settings["resolutions"] == [32, 48]

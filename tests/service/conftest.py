@@ -30,7 +30,7 @@ from service.record.claims import Claim, claim_job
 from service.record.database import Database, now
 from service.record.engines import open_engine
 from service.record.jobs import create_job
-from service.record.models import Base, Dataset, Job
+from service.record.models import Base, Dataset, Job, Priority
 from service.schemas import JobRequest
 from service.settings import Settings
 from tests.service.stores import artifact_url as artifact_url
@@ -190,7 +190,12 @@ def make_zip(tmp_path: Path) -> MakeZip:
 def make_job(database: Database) -> Callable[..., Job]:
     """Queues a job over a dataset that is only a row."""
 
-    def make(name: str = "", dataset: str = "d1") -> Job:
+    def make(
+        name: str = "",
+        dataset: str = "d1",
+        priority: Priority = Priority.NORMAL,
+        owner: str = "",
+    ) -> Job:
         with database.writing() as session:
             if session.get(Dataset, dataset) is None:
                 session.add(
@@ -204,8 +209,10 @@ def make_job(database: Database) -> Callable[..., Job]:
                         created_at=now(),
                     )
                 )
-        request = JobRequest(dataset=dataset, memory_limit=24_000_000, name=name)
-        return create_job(database, request)[0]
+        request = JobRequest(
+            dataset=dataset, memory_limit=24_000_000, name=name, priority=priority
+        )
+        return create_job(database, request, owner=owner)[0]
 
     return make
 

@@ -1,5 +1,6 @@
 """A child whose job does what its name says, without any training. Run by test_worker.py."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -28,6 +29,8 @@ def run_job(
         raise InputError("no such luck")
     if what == "crash":
         raise RuntimeError("a defect")
+    if what == "full":
+        raise OSError(errno.ENOSPC, "No space left on device")
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "outage" and claim.attempt == 1:

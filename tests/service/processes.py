@@ -11,14 +11,15 @@ from pathlib import Path
 FAKE_CHILD = (sys.executable, str(Path(__file__).with_name("fake_child.py")))
 HELD_CHILD = (sys.executable, str(Path(__file__).with_name("held_child.py")))
 RUN_WORKER = """
-import logging, signal, sys, threading
+import signal, sys, threading
+from service.logs import set_up_logs
 from service.record.database import Database
 from service.settings import Settings
 from service.work.worker import Worker
-logging.basicConfig(level=logging.INFO)
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
 settings = Settings.model_validate_json(sys.argv[1])
+set_up_logs(settings.log_format)
 database = Database(settings.resolved_database_url)
 Worker(settings, database, stop=stop, command=sys.argv[2:]).run()
 """

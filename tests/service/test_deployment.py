@@ -201,10 +201,10 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
         api_port = listener.getsockname()[1]
     environment = SERVICES["db"]["environment"]
     names = {"user": environment["POSTGRES_USER"], "database": environment["POSTGRES_DB"]}
-    with own_postgresql(password=PASSWORD, **names) as port:
+    with own_postgresql(password=PASSWORD, **names) as server:
         folder = tmp_path / "installation"
         folder.mkdir()
-        yield Installation(folder=folder, database_port=port, api_port=api_port)
+        yield Installation(folder=folder, database_port=server.port, api_port=api_port)
 
 
 def test_every_service_of_the_compose_file_works(

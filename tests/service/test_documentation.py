@@ -51,7 +51,7 @@ def test_documented_defaults_are_true() -> None:
 def test_every_route_is_documented(settings: Settings) -> None:
     text = re.sub(r"\{\w+\}", "{id}", OPERATIONS)
     for path, operations in create_app(settings).openapi()["paths"].items():
-        for method in set(operations) & {"get", "post", "put", "delete"}:
+        for method in set(operations) & {"get", "post", "put", "patch", "delete"}:
             assert f"`{method.upper()} {re.sub(r'{.*}', '{id}', path)}`" in text
 
 

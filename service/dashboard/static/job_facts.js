@@ -20,6 +20,7 @@ export function Settings({ job }) {
     ["Memory limit", `${formatBytes(job.memory_limit_bytes)} (${job.memory_limit_bytes} bytes)`],
     ["Method", `${job.method}: trains ${METHODS[job.method] ?? "as it says"}`],
     ["Supernet", job.supernet],
+    ["Priority", job.priority],
     ["Image sides", `${settings.resolutions.join(", ")}\u00a0px`],
     ["Batch size", settings.batch_size],
     ["Adaptation steps", settings.adapt_steps],

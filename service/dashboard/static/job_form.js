@@ -17,6 +17,7 @@ export function initialValues(schemas, job) {
     memory_limit: job ? sizeText(job.memory_limit_bytes) : "",
     method: job?.method ?? request.method.default,
     supernet: job?.supernet ?? request.supernet.default,
+    priority: job?.priority ?? request.priority.default,
     horizontal_flip: from.horizontal_flip ?? settings.horizontal_flip.default,
     race: from.race ?? settings.race.default,
     reuse: from.reuse ?? settings.reuse.default,
@@ -72,6 +73,7 @@ export function requestOf(values) {
     name: values.name.trim(),
     method: values.method,
     supernet: values.supernet,
+    priority: values.priority,
     settings,
   };
 }
@@ -136,6 +138,7 @@ export const FIELD_NAMES = {
   dataset: "Images",
   memory_limit: "Memory limit",
   name: "Name",
+  priority: "Priority",
   method: "Method",
   supernet: "Supernet",
   horizontal_flip: "Mirrored images",

@@ -121,6 +121,9 @@ function Progress({ job }) {
       took <${Elapsed} from=${job.started_at} until=${job.finished_at} />
     </span>`;
   }
+  if (job.status === "queued" && job.priority !== "normal") {
+    return html`<span class="hint">${capitalized(job.priority)} priority</span>`;
+  }
   if (job.status !== "running" && job.status !== "paused") return nothing();
   const stage = STAGES.find(({ id }) => id === job.stage);
   const label = `Progress of ${job.name}`;

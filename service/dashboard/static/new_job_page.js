@@ -130,6 +130,11 @@ function Form({ schemas, job }) {
       <fieldset class="card">
         <legend><h2>Job</h2></legend>
         <${TextField} ...${field("name")} hint="For you to know it by; may be empty." />
+        <${SelectField}
+          ...${field("priority")}
+          hint="Among the jobs that wait; one that runs is not interrupted."
+          options=${schemas.Priority.enum.map((name) => [name, capitalized(name)])}
+        />
         <${AdvancedFields} schemas=${schemas} field=${field} offer=${offer} errors=${errors} />
       </fieldset>
       ${

@@ -15,12 +15,14 @@ from sqlalchemy.exc import OperationalError
 from service.api import access
 from service.api.app import create_app
 from service.record.database import Database
+from service.record.jobs import get_job
 from service.record.keys import create_key, revoke_key
-from service.record.models import Job
+from service.record.models import Job, Priority
 from service.settings import Settings
 from tests.service.api.problems import problem
 
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json", "/static/icon.svg")
+MakeJob = Callable[..., Job]
 CLOSED = ("/jobs", "/datasets", "/metrics", "/supernets", "/jobs/abc/events", "/nowhere")
 
 
@@ -229,3 +231,14 @@ class TestLimits:
             settings, max_requests_per_second=0, max_jobs_per_minute=0, max_uploads_per_minute=0
         ) as client:
             assert {client.post("/jobs", json={}).status_code for _ in range(20)} == {422}
+
+
+def test_a_job_is_its_keys(client: httpx.Client, database: Database, make_job: MakeJob) -> None:
+    """So that the key's limit of running jobs holds."""
+    dataset = make_job().dataset_id
+    key, text = create_key(database, "laptop", max_running=1)
+    body = {"dataset": dataset, "memory_limit": "24MB", "priority": "high"}
+    response = client.post("/jobs", json=body, headers=bearer(text))
+    assert (response.status_code, response.json()["priority"]) == (202, "high")
+    job = get_job(database, response.json()["id"])
+    assert (job.owner, job.priority) == (key.id, Priority.HIGH)

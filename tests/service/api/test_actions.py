@@ -82,3 +82,23 @@ def test_deleting_leaves_nothing(
         problem(client.get(f"/jobs/{job_id}{path}"), 404)
     problem(client.delete(f"/jobs/{job_id}"), 404)
     assert len(client.get("/jobs").json()) == len(jobs_of_each_status) - 1
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_priority_can_be_changed(
+    client: httpx.Client, jobs_of_each_status: dict[Status, str], status: Status
+) -> None:
+    url = f"/jobs/{jobs_of_each_status[status]}"
+    changed = client.patch(url, json={"priority": "low"})
+    assert (changed.status_code, changed.json()["priority"]) == (200, "low")
+    assert client.get(url).json() == changed.json()
+    assert changed.json()["status"] == status.value
+
+
+def test_what_is_no_priority(client: httpx.Client, jobs_of_each_status: dict[Status, str]) -> None:
+    url = f"/jobs/{jobs_of_each_status[Status.QUEUED]}"
+    refused = problem(client.patch(url, json={"priority": "top"}), 422)
+    assert "'high', 'normal' or 'low'" in refused["detail"]
+    assert refused["errors"][0]["got"] == "top"
+    problem(client.patch(url, json={"name": "other"}), 422)
+    problem(client.patch("/jobs/abc", json={"priority": "low"}), 404)

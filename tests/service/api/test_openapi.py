@@ -16,7 +16,7 @@ Operation = dict[str, Any]
 
 OPERATIONS = {
     *("upload_dataset", "list_datasets", "get_dataset", "delete_dataset"),
-    *("create_job", "list_jobs", "get_job", "delete_job"),
+    *("create_job", "list_jobs", "get_job", "change_job", "delete_job"),
     *("cancel_job", "pause_job", "resume_job", "retry_job"),
     *("list_trials", "get_front", "list_attempts", "list_events", "get_checkpoint"),
     *("get_health", "get_readiness", "get_metrics", "list_supernets"),

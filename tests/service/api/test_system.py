@@ -6,15 +6,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 
 from service.api.app import create_app
-from service.record.database import Database
-from service.record.models import Job, Status
+from service.record.claims import add_trial, claim_job, lose_job, set_progress, succeed_job
+from service.record.database import Database, now
+from service.record.models import Attempt, Job, Priority, StageTime, Status, Trial
 from service.record.presence import mark_seen
 from service.settings import Settings
 from tests.service.api.problems import problem
@@ -71,6 +75,21 @@ class TestReadiness:
             response = client.get("/readyz")
         assert response.status_code == 503
         assert checks(response)["storage"] == (False, "can't write to it: Read-only file system")
+
+
+def scored(job_id: str, number: int, *, reused: bool) -> Trial:
+    return Trial(
+        job_id=job_id,
+        number=number,
+        candidate={"resolution": 64},
+        predicted_peak_bytes=5_000_000,
+        lean_peak_bytes=5_000_000,
+        accuracy=0.5,
+        reused=reused,
+        seconds=0.5,
+        attempt=1,
+        finished_at=now(),
+    )
 
 
 class TestMetrics:
@@ -133,6 +152,55 @@ class TestMetrics:
         assert found["tinyfit_workers",] == 1
         assert found["tinyfit_database_up",] == 1
         assert 0 < found["tinyfit_queue_age_seconds",] < 60
+
+    @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+    def test_what_workers_get_done(
+        self, client: httpx.Client, database: Database, make_job: Callable[..., Job]
+    ) -> None:
+        make_job(priority=Priority.HIGH)
+        make_job(priority=Priority.LOW)
+        make_job(priority=Priority.LOW)
+        claim = partial(claim_job, database, worker="w", lease_seconds=60, max_lost_attempts=3)
+        first = claim()
+        assert first is not None
+        set_progress(database, first, stage="ingest", progress=0.1, seconds_left=None)
+        lose_job(database, first, max_lost_attempts=3)  # ingest was not finished
+        second = claim()
+        assert second is not None
+        for stage in ("adapt", "search"):
+            set_progress(database, second, stage=stage, progress=0.2, seconds_left=None)
+        for number in range(10):
+            add_trial(database, second, scored(second.job_id, number, reused=number == 0))
+        begun = timedelta(minutes=10).total_seconds()
+        with database.writing() as session:
+            changed = update(StageTime).where(StageTime.stage == "search")
+            session.execute(changed.values(started_at=StageTime.started_at - begun))
+        succeed_job(database, second, {})
+
+        found = self.samples(client)
+        depths = {name: found["tinyfit_queued_jobs", name] for name in ("high", "normal", "low")}
+        assert depths == {"high": 0, "normal": 0, "low": 2}
+        assert found["tinyfit_ended_attempts", "lost"] == 1
+        assert found["tinyfit_ended_attempts", "succeeded"] == 1
+        assert found["tinyfit_ended_attempts", "cancelled"] == 0
+        assert ("tinyfit_finished_stages", "ingest") not in found
+        assert found["tinyfit_finished_stages", "adapt"] == 1
+        assert 0 <= found["tinyfit_finished_stages_seconds", "adapt"] < 60
+        assert found["tinyfit_finished_stages_seconds", "search"] == pytest.approx(begun, abs=60)
+        assert found["tinyfit_trials_per_minute",] == 9 / 5
+
+    def test_what_was_long_ago_does_not_count(
+        self, client: httpx.Client, database: Database, make_job: Callable[..., Job]
+    ) -> None:
+        self.test_what_workers_get_done(client, database, make_job)
+        with database.writing() as session:
+            session.execute(update(Attempt).values(ended_at=Attempt.ended_at - 3700))
+            session.execute(update(StageTime).values(ended_at=StageTime.ended_at - 3700))
+            session.execute(update(Trial).values(finished_at=Trial.finished_at - 400))
+        found = self.samples(client)
+        assert found["tinyfit_ended_attempts", "lost"] == 0
+        assert ("tinyfit_finished_stages", "adapt") not in found
+        assert found["tinyfit_trials_per_minute",] == 0
 
     def test_two_applications_in_one_process(self, settings: Settings, database: Database) -> None:
         with TestClient(create_app(settings)) as one, TestClient(create_app(settings)) as other:

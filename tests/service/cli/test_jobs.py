@@ -29,7 +29,7 @@ from service.record.claims import (
 from service.record.database import Database
 from service.record.jobs import get_job
 from service.record.keys import create_key
-from service.record.models import Job, Status
+from service.record.models import Job, Priority, Status
 from service.schemas import JobSettings
 from service.settings import Settings
 from tests.service.api.live import served
@@ -93,6 +93,7 @@ def test_submit_a_zip_and_a_folder(
     status, out, err = say("submit", make_zip(flat_files), *LIMIT, "--trials", "3", "--json")
     assert status == 0
     job = last_json(out)
+    assert job["priority"] == "normal"
     assert job["status"] == "queued"
     assert job["settings"]["trials"] == 3
     assert job["settings"]["epochs"] == JobSettings().epochs
@@ -106,8 +107,8 @@ def test_submit_a_zip_and_a_folder(
     status, out, _ = say("submit", folder, *LIMIT, "--name", "by folder")
     assert status == 0
     assert re.fullmatch(r"job \w{32} is queued: `tinyfit watch \w{8}` shows .*\n", out)
-    _, out, _ = say("submit", job["dataset"], *LIMIT, "--json")
-    assert last_json(out)["dataset"] == job["dataset"]
+    _, out, _ = say("submit", job["dataset"], *LIMIT, "--priority", "high", "--json")
+    assert (last_json(out)["dataset"], last_json(out)["priority"]) == (job["dataset"], "high")
     _, out, _ = say("list", "--json")
     assert [found["dataset"] for found in last_json(out)["jobs"]] == 3 * [job["dataset"]]
     assert last_json(out)["jobs"][1]["name"] == "by folder"
@@ -120,6 +121,7 @@ def test_submit_a_zip_and_a_folder(
         ([32 * "0", *LIMIT], "no dataset"),
         (["ZIP", "--memory-limit", "100KB"], r"smallest feasible one is"),
         (["ZIP", "--memory-limit", "24 parsecs"], "24 parsecs"),
+        (["ZIP", *LIMIT, "--priority", "top"], "priority 'top': .*'high', 'normal' or 'low'"),
         (["ZIP", *LIMIT, "--supernet", "nowhere"], "unknown supernet 'nowhere'"),
     ],
 )
@@ -144,8 +146,11 @@ def test_list(say: Say, make_job: MakeJob, claim: MakeClaim, database: Database)
     status, out, _ = say("list")
     assert status == 0
     head, second_line, first_line = out.splitlines()
-    assert head.split() == ["JOB", "STATUS", "DONE", "CREATED", "LIMIT", "TEST", "NAME"]
-    assert re.match(rf"{first.id[:8]}  failed +0%  \d{{4}}-\d\d-\d\d .* 24\.0 MB", first_line)
+    heads = "JOB STATUS PRIORITY DONE CREATED LIMIT TEST NAME"
+    assert head.split() == heads.split()
+    assert re.match(
+        rf"{first.id[:8]}  failed +normal +0%  \d{{4}}-\d\d-\d\d .* 24\.0 MB", first_line
+    )
     assert "queued" in second_line
     assert "\u202e" not in second_line
     assert say("list", "--status", "failed")[1].splitlines()[1:] == [first_line]
@@ -153,6 +158,15 @@ def test_list(say: Say, make_job: MakeJob, claim: MakeClaim, database: Database)
     assert say("list", "--dataset", "other")[1] == "no jobs\n"
     status, _, err = say("list", "--status", "odd")
     assert (status, "no such status: 'odd'" in err) == (2, True)
+
+
+def test_prioritize(say: Say, make_job: MakeJob, database: Database) -> None:
+    job = make_job("urgent")
+    status, out, _ = say("prioritize", job.id[:8], "high")
+    assert (status, out) == (0, f"job {job.id[:8]} is queued, its priority high\n")
+    assert get_job(database, job.id).priority is Priority.HIGH
+    status, _, err = say("prioritize", job.id, "top")
+    assert (status, "no such priority: 'top'; it is one of high, normal, low" in err) == (2, True)
 
 
 def test_watch_a_job_to_its_end(

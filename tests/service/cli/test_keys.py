@@ -19,7 +19,7 @@ def test_keys_are_made_listed_and_revoked(
     made = json.loads(capsys.readouterr().out)
     database = Database(f"sqlite:///{tmp_path / 'tinyfit.db'}")
     assert find_owner(database, made["key"]) == made["id"]
-    assert main(["keys", "create", "phone", *where]) == 0
+    assert main(["keys", "create", "phone", "--max-running", "2", *where]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert find_owner(database, shown[0]) is not None
     assert "only time" in shown[2]
@@ -34,10 +34,13 @@ def test_keys_are_made_listed_and_revoked(
 
     assert main(["keys", "list", *where]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[2:] for line in lines] == [["revoked", "laptop"], ["active", "phone"]]
+    assert [line.split()[2:] for line in lines] == [
+        ["revoked", "laptop"],
+        ["active", "2", "at", "a", "time", "phone"],
+    ]
     assert main(["keys", "list", *where, "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["keys"]
-    assert listed[0].keys() == {"id", "name", "created_at", "revoked_at"}
+    assert listed[0].keys() == {"id", "name", "max_running", "created_at", "revoked_at"}
 
     assert main(["keys", "revoke", listed[1]["id"], *where]) == 0
     assert "no active key is left" in capsys.readouterr().out

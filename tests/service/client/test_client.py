@@ -46,6 +46,7 @@ def job(status: str = "running", number: int = 1, **changes: Any) -> dict[str, A
         "memory_limit_bytes": 24_000_000,
         "supernet": "some",
         "method": "bias",
+        "priority": "normal",
         "settings": {},
     }
     return fields | changes

@@ -159,6 +159,9 @@ def test_postgresql_gives_up_locks_and_lost_hosts(database: Database) -> None:
         assert shown("idle_in_transaction_session_timeout") == "30s"
         assert shown("transaction_isolation") == "read committed"
         assert shown("application_name") == "tinyfit"
+        driver = session.connection().connection.driver_connection
+        assert driver is not None
+        assert driver.info.get_parameters()["tcp_user_timeout"] == "25000"
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])

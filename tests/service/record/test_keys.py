@@ -72,3 +72,10 @@ def test_an_id_goes_before_a_name(database: Database) -> None:
     misleading, _ = create_key(database, key.id)
     assert revoke_key(database, key.id).name == "laptop"
     assert revoke_key(database, key.id).id == misleading.id
+
+
+@pytest.mark.parametrize("max_running", [0, -1, 1_000_001])
+def test_a_limit_that_cannot_be_one(database: Database, max_running: int) -> None:
+    with pytest.raises(InputError, match=f"from 1 to 1000000 but got {max_running}"):
+        create_key(database, "laptop", max_running=max_running)
+    assert list_keys(database) == []

@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import delete, inspect, select
+from sqlalchemy import delete, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from service.record.blobs import installation_id
@@ -28,7 +28,8 @@ from service.record.jobs import (
     resume_job,
     retry_job,
 )
-from service.record.models import Artifact, Base, Blob, Dataset, Status
+from service.record.keys import list_keys
+from service.record.models import Artifact, Base, Blob, Dataset, Priority, Status
 from service.schemas import JobRequest
 
 pytestmark = pytest.mark.parametrize("empty_url", ["sqlite", "postgresql"], indirect=True)
@@ -130,11 +131,24 @@ def test_what_older_trials_are_taken_to_be(empty_url: str, revision: str) -> Non
     database.close()
 
 
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+def test_what_older_jobs_and_keys_are_taken_to_be(empty_url: str, revision: str) -> None:
+    database = Database(empty_url)
+    migrate(database, command.upgrade, revision)
+    fill(database, revision)
+    database.upgrade()
+    for job, _ in list_jobs(database):
+        assert (job.priority, job.owner) == (Priority.NORMAL, "")
+    assert [key.max_running for key in list_keys(database)] == [None] * len(list_keys(database))
+    database.close()
+
+
 def test_on_the_way_back_only_what_earlier_versions_understand_stays(empty_url: str) -> None:
     database = Database(empty_url)
     migrate(database, command.upgrade, "0003")
     fill(database, "0003")
-    assert [trial.number for trial in list_trials(database, "paused")] == [0, 1]
+    with database.reading() as session:
+        assert session.scalar(text("SELECT count(*) FROM trials WHERE job_id = 'paused'")) == 2
     migrate(database, command.downgrade, "0002")
     database.upgrade()
     assert list_trials(database, "paused") == []
@@ -155,11 +169,18 @@ def test_what_there_was_before_blobs_stays_where_it_is(empty_url: str) -> None:
     assert installation_id(database) == first
     with database.migrating() as connection:
         connection.exec_driver_sql("DELETE FROM installation")
-        for table in ("idempotency_keys", "artifacts", "trials", "events", "attempts"):
+        for table in (
+            "stage_times",
+            "idempotency_keys",
+            "artifacts",
+            "trials",
+            "events",
+            "attempts",
+        ):
             connection.exec_driver_sql(f"DELETE FROM {table}")
         for table in ("jobs", "datasets", "api_keys", "workers"):
             connection.exec_driver_sql(f"DELETE FROM {table}")
-    fill(database, "0004")
+    fill(database, REVISIONS[-1])
     with pytest.raises(IntegrityError), database.writing() as session:
         session.execute(delete(Blob).where(Blob.sha256 == "ab12"))  # a dataset refers to it
     migrate(database, command.downgrade, "0003")

@@ -115,6 +115,7 @@ def test_no_job_no_work(worker: Worker) -> None:
     [
         ("quick", Status.SUCCEEDED, None),
         ("refuse", Status.FAILED, "no such luck"),
+        ("full", Status.FAILED, "the disk is full; make room, then retry the job"),
         ("crash", Status.FAILED, "unexpected RuntimeError: a defect; the worker's log has"),
     ],
 )
