@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -115,7 +116,7 @@ def test_no_job_no_work(worker: Worker) -> None:
     [
         ("quick", Status.SUCCEEDED, None),
         ("refuse", Status.FAILED, "no such luck"),
-        ("full", Status.FAILED, "the disk is full; make room, then retry the job"),
+        ("full", Status.FAILED, f"the disk of its worker ({socket.gethostname()}) is full"),
         ("crash", Status.FAILED, "unexpected RuntimeError: a defect; the worker's log has"),
     ],
 )
