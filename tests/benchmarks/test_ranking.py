@@ -111,6 +111,7 @@ def test_subnets_are_scored_and_calibrated_as_in_a_job(setting: Setting):
     assert found.accuracies == scores
 
 
+@pytest.mark.slow
 def test_a_ranking_goes_on_where_it_was(
     setting: Setting,
     tmp_path: Path,

@@ -115,6 +115,7 @@ def test_what_is_finished_is_not_repeated(photos: Path, monkeypatch: pytest.Monk
     assert complete([narrow, wide], results) == found
 
 
+@pytest.mark.slow
 def test_a_comparison_of_methods(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -108,6 +108,7 @@ def test_of_a_finished_one_the_same_command_tells_the_result(
     assert (whole / "log.jsonl").read_bytes() == log
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_supernet_of_one(
     photos: Path, whole: Path, tmp_path: Path
 ) -> None:

@@ -81,7 +81,8 @@ def start(settings: Settings) -> Iterator[Start]:
     started = [pid for worker in workers for pid in descendants(worker.pid)]
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
-    assert [worker.wait(30) for worker in workers] == [0] * len(workers)
+    # one that has just been started may not have come as far as to end in good order
+    assert {worker.wait(30) for worker in workers} <= {0, -signal.SIGTERM}
     wait_for(lambda: not any(map(is_alive, started)))
 
 

@@ -206,7 +206,9 @@ def test_collected_before_it_is_published_it_is_stored_again(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("artifact_url", ["folder", "s3"], indirect=True)
+@pytest.mark.parametrize(
+    "artifact_url", [pytest.param("folder", marks=pytest.mark.slow), "s3"], indirect=True
+)
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_job_goes_from_machine_to_machine(
     settings: Settings,

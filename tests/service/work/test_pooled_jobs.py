@@ -104,6 +104,7 @@ def stage_of(site: Site, job_id: str) -> str | None:
     return get_job(site.database, job_id).stage
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_same_and_die_with_their_job(
     open_with: OpenSite, reference: dict[str, Any]
 ) -> None:

@@ -183,7 +183,7 @@ def test_a_disk_that_is_full_fails_the_job_until_there_is_space(
 
 @pytest.mark.parametrize("artifact_url", ["s3"], indirect=True)
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("patience_seconds", [120.0, 0.5])
+@pytest.mark.parametrize("patience_seconds", [pytest.param(120.0, marks=pytest.mark.slow), 0.5])
 def test_a_store_that_is_away_is_waited_for(
     settings: Settings,
     database: Database,
