@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -32,6 +33,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
+
+from tinytl.threads import torch_environment
+
+os.environ.update(torch_environment())  # read when torch is first imported
 
 from benchmarks.machine import describe_machine
 from benchmarks.record_rows import fill, new_database

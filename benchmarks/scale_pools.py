@@ -67,6 +67,18 @@ class Empty:
         return self
 
 
+@dataclass(frozen=True)
+class Nap:
+    """A task that takes a second, but no processor."""
+
+    def run(self, shared: Shared, tell: Tell, should_stop: Callable[[], bool]) -> None:
+        time.sleep(1)
+        tell(Done())
+
+    def after(self, news: News) -> Nap:
+        return self
+
+
 def measure(kind: str, workers: int) -> Row:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -87,7 +99,9 @@ def measure(kind: str, workers: int) -> Row:
         scorings: list[Task] = [
             ScoreTask(candidate=candidate, seed=0, rivals=()) for candidate in candidates
         ]
-        _seconds(pool, scorings[: 4 * workers])  # all are up, and have opened what is shared
+        while _seconds(pool, [Nap()] * (2 * workers)) > 3:
+            pass  # some processes are not up yet
+        _seconds(pool, scorings[: 4 * workers])  # all have opened what is shared
         return Row(
             pool=kind,
             workers=workers,
