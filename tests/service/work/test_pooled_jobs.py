@@ -124,6 +124,7 @@ def test_several_processes_find_the_same_and_die_with_their_job(
     site.check_tidy(job_id)
 
 
+@pytest.mark.slow
 def test_nodes_and_clusters_that_die_change_nothing(
     cluster: RayCluster, on_ray: Site, reference: dict[str, Any]
 ) -> None:
