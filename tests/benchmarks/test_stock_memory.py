@@ -24,6 +24,7 @@ def test_published_method_takes_what_was_found_for_it():
     assert found.allocator_peak_bytes >= found.storage_peak_bytes
 
 
+@pytest.mark.slow
 def test_inception_trains_all_its_weights():
     """Weights, gradients and Adam's two moments of 21,785,568 + 2 * 2,049 values at the least."""
     found = measure_inception_in_fresh_process(batch_size=2, resolution=75, num_classes=2)

@@ -154,6 +154,7 @@ def test_only_the_smallest_fits():
     assert {trial.candidate for trial in trials} == {SMALLEST}
 
 
+@pytest.mark.slow
 def test_rebuilt_where_candidates_run_out():
     limit = cheap_price(SMALLEST) + 2_500  # one step of one choice
     whole = run(make_study(limit), 36)
