@@ -69,7 +69,7 @@ class _Milestone:
 
 
 class InnerLoop:
-    """features: of a pool, for the predictor. stairs: the front of what is scored."""
+    """features: of a pool, for the predictor. stairs: the front of what is scored, two at least."""
 
     def __init__(
         self,
@@ -103,8 +103,6 @@ class InnerLoop:
         """The latest, after those before it."""
         counts = [min(FIRST_MILESTONE, len(scored.pool))]
         while (count := round(counts[-1] * _MILESTONES_GROW)) <= len(scored.pool):
-            if count == counts[-1]:
-                break
             counts.append(count)
         firsts = [scored.take(np.arange(count)) for count in counts]
         del self._milestones[len(counts) :]
