@@ -69,7 +69,7 @@ class _Milestone:
 
 
 class InnerLoop:
-    """features: of a pool, for the predictor. stairs: the front of what is scored, two at least."""
+    """features: of a pool, for the predictor. stairs: the front of what is scored."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class InnerLoop:
         return predictor, pool
 
     def _milestone(self, scored: Scored) -> _Milestone:
-        """The latest, after those before it."""
+        """The latest, after those before it; of two scores at least."""
         counts = [min(FIRST_MILESTONE, len(scored.pool))]
         while (count := round(counts[-1] * _MILESTONES_GROW)) <= len(scored.pool):
             counts.append(count)
