@@ -1,21 +1,23 @@
 """Random faults over a mixed load of short jobs: what becomes of them.
 
-    python -m benchmarks.faults [--database sqlite|postgresql] [--faults 100] [--jobs 12]
-                                [--seed 0] [--gap 8] [--keep LOG] [--json]
+    python -m benchmarks.faults [--database sqlite|postgresql] [--remote] [--faults 100]
+                                [--jobs 12] [--seed 0] [--gap 8] [--keep LOG] [--json]
 
 `tinyfit serve --no-worker` and two `tinyfit worker` processes, in a folder of their own; as root
 on a disk of their own, 2 GB in memory; with postgresql also a server of their own and, as root, a
-network namespace for each worker. Jobs of two kinds, tiny but complete, are posted over HTTP;
-their owners pause, resume, cancel, retry and delete some. Every few seconds something fails,
-chosen by the seed: kill -9 of a worker, of a job's process or of the API, a restart of PostgreSQL
-(half of them as if its machine had failed), a worker that stands still, or whose host is cut off,
-for longer than its lease, a disk that is full for two seconds. What died is started again within
-a second.
+network namespace for each worker; with --remote, in place of the namespaces, a Ray cluster of two
+nodes for the jobs' tasks and an S3 server for their artifacts. Jobs of two kinds, tiny but
+complete, are posted over HTTP; their owners pause, resume, cancel, retry and delete some. Every
+few seconds something fails, chosen by the seed: kill -9 of a worker, of a job's process or of the
+API, a restart of PostgreSQL (half of them as if its machine had failed), a worker that stands
+still, or whose host is cut off, for longer than its lease, a disk that is full for two seconds, a
+Ray node or all of the cluster that dies with everything on it, an S3 server that is away for three
+seconds. What died is started again within a second.
 
 The bar: every job that its owner did not delete ends with one committed result, its events have no
-gap, equal jobs have equal bundles, no process is left, no row of a deleted job, and the jobs'
-folders hold the bundles and nothing else once a worker has started again. The exit status is 1
-where it does not hold.
+gap, equal jobs have equal bundles, no process or task is left, no row of a deleted job, and the
+jobs' folders hold the bundles and nothing else once a worker has started again. The exit status is
+1 where it does not hold.
 """
 
 from __future__ import annotations
@@ -37,8 +39,10 @@ from benchmarks.faults_judge import Judgement, judge
 from benchmarks.faults_kinds import Faults, all_faults
 from benchmarks.faults_network import Host, NoHostsError, new_host
 from benchmarks.faults_owners import Owners
+from benchmarks.faults_remote import new_remote
 from benchmarks.faults_service import Place, Service
 from benchmarks.machine import describe_machine
+from service.settings import Settings
 
 _LEASE_SECONDS = 4.0
 _MEAN_ACTION_SECONDS = 8.0
@@ -52,6 +56,7 @@ class Run:
     """What was done to the service and what came of it."""
 
     database: str
+    is_remote: bool
     seed: int
     mean_gap_seconds: float
     faults: dict[str, int] = field(default_factory=dict)
@@ -75,6 +80,9 @@ class Run:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument(
+        "--remote", action="store_true", help="tasks on a Ray cluster, artifacts on an S3 server"
+    )
     parser.add_argument("--faults", type=int, default=100, help="how many (100)")
     parser.add_argument("--jobs", type=int, default=12, help="how many at least (12)")
     parser.add_argument("--seed", type=int, default=0)
@@ -91,6 +99,7 @@ def main() -> int:
         options.faults,
         options.jobs,
         options.seed,
+        is_remote=options.remote,
         mean_gap_seconds=options.gap,
         keep=options.keep,
     )
@@ -106,12 +115,13 @@ def inflict(
     num_jobs: int,
     seed: int,
     *,
+    is_remote: bool = False,
     mean_gap_seconds: float = 8.0,
     keep: Path | None = None,
 ) -> Run:
     """So many faults while jobs are at work; more jobs follow while there are faults to come."""
     rng = random.Random(seed)
-    run = Run(database=database, seed=seed, mean_gap_seconds=mean_gap_seconds)
+    run = Run(database=database, is_remote=is_remote, seed=seed, mean_gap_seconds=mean_gap_seconds)
     started = time.monotonic()
     with ExitStack() as stack:
         directory = Path(
@@ -119,7 +129,8 @@ def inflict(
         )
         directory.chmod(0o755)  # PostgreSQL's user has to get to its own folder
         disk = stack.enter_context(small_disk(directory, num_bytes=_DISK_BYTES))
-        hosts = _hosts(stack) if database == "postgresql" else {}
+        hosts = _hosts(stack) if database == "postgresql" and not is_remote else {}
+        remote = stack.enter_context(new_remote()) if is_remote else None
         cluster = None
         if database == "postgresql":
             addresses = [host.server for host in hosts.values()]
@@ -132,6 +143,7 @@ def inflict(
             # By chance a job may be hit more often than any one is in earnest.
             "TINYFIT_MAX_LOST_ATTEMPTS": str(num_faults + 1),
             **({"TINYFIT_DATABASE_URL": cluster.url()} if cluster else {}),
+            **(remote.settings if remote else {}),
         }
         places = [_place(cluster, host) for host in hosts.values()] or [Place()] * _NUM_WORKERS
         service = Service(
@@ -141,7 +153,9 @@ def inflict(
         stack.callback(service.kill_all)
         service.upgrade()
         service.keep_up()
-        faults = all_faults(service, cluster, hosts, disk, lease_seconds=_LEASE_SECONDS, rng=rng)
+        faults = all_faults(
+            service, cluster, hosts, disk, remote, lease_seconds=_LEASE_SECONDS, rng=rng
+        )
 
         def go_on() -> None:
             """What is over ends, whatever else waits for its end."""
@@ -154,9 +168,13 @@ def inflict(
         run.owners = dict(owners.actions)
         run.requests_sent_again = service.retries
         run.bad_exit_codes = service.stop()
-        run.orphans = len(service.orphans())
-        url = cluster.url() if cluster else f"sqlite:///{service.data_dir / 'tinyfit.db'}"
-        run.judgement = judge(url, service.data_dir, owners.kinds, service.sweep)
+        run.orphans = len(service.orphans()) + len(remote.ray.task_processes() if remote else ())
+        record = Settings(
+            data_dir=service.data_dir,
+            database_url=cluster.url() if cluster else None,
+            artifact_url=remote.artifact_url if remote else None,
+        )
+        run.judgement = judge(record, owners.kinds, service.sweep)
     run.seconds = time.monotonic() - started
     return run
 
@@ -219,6 +237,7 @@ def _print(run: Run) -> None:
     assert run.judgement is not None
     rows: list[tuple[str, object]] = [
         ("database", run.database),
+        ("on a Ray cluster, with an S3 server", "yes" if run.is_remote else "no"),
         ("seed", run.seed),
         ("mean gap, seconds", run.mean_gap_seconds),
         ("seconds", round(run.seconds)),

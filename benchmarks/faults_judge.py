@@ -44,11 +44,10 @@ class Judgement:
         return not self.problems
 
 
-def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], None]) -> Judgement:
-    """kinds: the kind of each job that was posted and not deleted; jobs of a kind are to have
-    equal bundles."""
-    settings = Settings(data_dir=data_dir, database_url=url)
-    database = Database(url, patience_seconds=30)
+def judge(settings: Settings, kinds: dict[str, int], sweep: Callable[[], None]) -> Judgement:
+    """settings: of the service. kinds: the kind of each job that was posted and not deleted; jobs
+    of a kind are to have equal bundles."""
+    database = Database(settings.resolved_database_url, patience_seconds=30)
     found = Judgement()
     outcomes: Counter[str] = Counter()
     results: Counter[int] = Counter()
@@ -106,7 +105,7 @@ def judge(url: str, data_dir: Path, kinds: dict[str, int], sweep: Callable[[], N
         found.problems.append("equal jobs have different trials")
     strays = _strays(settings)
     found.stray_files = len(strays)
-    found.problems += [f"stray: {path.relative_to(data_dir)}" for path in strays]
+    found.problems += [f"stray: {path.relative_to(settings.data_dir)}" for path in strays]
     return found
 
 

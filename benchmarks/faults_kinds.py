@@ -11,9 +11,11 @@ from pathlib import Path
 from benchmarks.faults_cluster import Cluster
 from benchmarks.faults_disk import fill_up
 from benchmarks.faults_network import Host
+from benchmarks.faults_remote import Remote
 from benchmarks.faults_service import Service
 
 _FULL_SECONDS = 2.0
+_AWAY_SECONDS = 3.0
 
 Strike = Callable[[], bool]
 """Does harm, and says whether there was anything for it to hit."""
@@ -63,6 +65,7 @@ def all_faults(
     cluster: Cluster | None,
     hosts: Mapping[str, Host],
     disk: Path | None,
+    remote: Remote | None,
     *,
     lease_seconds: float,
     rng: random.Random,
@@ -82,6 +85,10 @@ def all_faults(
         faults.add("PostgreSQL restarted", lambda: _restart(cluster, rng))
     if disk is not None:
         faults.add_lasting("disk full", lambda: fill_up(disk), _FULL_SECONDS)
+    if remote is not None:
+        faults.add("Ray node killed", lambda: remote.kill_node(rng))
+        faults.add("Ray cluster killed", remote.kill_cluster)
+        faults.add_lasting("S3 server away", remote.take_s3_away, _AWAY_SECONDS)
     return faults
 
 

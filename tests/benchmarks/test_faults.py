@@ -27,10 +27,15 @@ needs_postgresql = pytest.mark.skipif(not find_postgresql(), reason="no PostgreS
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "database", ["sqlite", pytest.param("postgresql", marks=needs_postgresql)]
+    ("database", "is_remote"),
+    [
+        ("sqlite", False),
+        pytest.param("postgresql", False, marks=needs_postgresql),
+        pytest.param("postgresql", True, marks=needs_postgresql),
+    ],
 )
-def test_a_few_faults_do_no_harm(database: str) -> None:
-    run = inflict(database, num_faults=3, num_jobs=2, seed=1)
+def test_a_few_faults_do_no_harm(database: str, is_remote: bool) -> None:
+    run = inflict(database, num_faults=3, num_jobs=2, seed=1, is_remote=is_remote)
     assert run.judgement is not None
     assert run.judgement.problems == []
     assert run.holds
@@ -47,7 +52,7 @@ Finish = Callable[..., str]
 @pytest.fixture
 def finish(tmp_path: Path) -> Finish:
     """Makes a job and ends it, with a bundle of this content."""
-    database = Database(url_of(tmp_path))
+    database = Database(record(tmp_path).resolved_database_url)
     database.upgrade()
     with database.writing() as session:
         session.add(
@@ -72,7 +77,7 @@ def finish(tmp_path: Path) -> Finish:
             fail_job(database, claim, "no")
             return job.id
         deliver(
-            Settings(data_dir=tmp_path, database_url=url_of(tmp_path)),
+            record(tmp_path),
             database,
             claim,
             content,
@@ -83,12 +88,12 @@ def finish(tmp_path: Path) -> Finish:
     return finish
 
 
-def url_of(directory: Path) -> str:
-    return f"sqlite:///{directory / 'tinyfit.db'}"
+def record(directory: Path) -> Settings:
+    return Settings(data_dir=directory)
 
 
 def judged(directory: Path, kinds: dict[str, int]) -> Judgement:
-    return judge(url_of(directory), directory, kinds, lambda: None)
+    return judge(record(directory), kinds, lambda: None)
 
 
 def test_jobs_as_they_should_be_pass(finish: Finish, tmp_path: Path) -> None:
@@ -128,7 +133,7 @@ def test_every_kind_of_harm_is_found(finish: Finish, tmp_path: Path) -> None:
 
 def test_an_attempt_that_nobody_closed_is_found(finish: Finish, tmp_path: Path) -> None:
     kinds = {finish(): 0}
-    database = Database(url_of(tmp_path))
+    database = Database(record(tmp_path).resolved_database_url)
     with database.writing() as session:
         session.add(Attempt(job_id=next(iter(kinds)), number=2, worker="w", started_at=now()))
     database.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -64,6 +65,10 @@ class RayCluster:
     def add_node(self) -> None:
         """It may take seconds until it is there."""
         self._nodes.append(self._start(f"--address={self.address}", "--num-cpus=1"))
+
+    def kill_any_node(self, rng: random.Random) -> None:
+        """One that takes tasks, with everything on it."""
+        self._kill(self._nodes.pop(rng.randrange(len(self._nodes))))
 
     def kill(self) -> None:
         """Every node of it, the head too."""
