@@ -158,8 +158,10 @@ def inflict(
         )
 
         def go_on() -> None:
-            """What is over ends, whatever else waits for its end."""
+            """What died starts, and what is over ends, whatever else waits."""
             service.keep_up()
+            if remote:
+                remote.ray.keep_up()
             faults.end_due()
 
         service.while_waiting = go_on
@@ -211,9 +213,10 @@ def _work(
     next_fault = time.monotonic() + rng.expovariate(1 / run.mean_gap_seconds)
     next_action = time.monotonic() + rng.expovariate(1 / _MEAN_ACTION_SECONDS)
     while time.monotonic() < deadline:
-        service.keep_up()
+        service.while_waiting()
         is_striking = run.num_faults < num_faults
-        faults.end_due(all_of_them=not is_striking)
+        if not is_striking:
+            faults.end_due(all_of_them=True)
         if is_striking and time.monotonic() >= next_fault:
             kind = faults.strike()
             if kind is not None:

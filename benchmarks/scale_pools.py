@@ -85,6 +85,7 @@ def measure(kind: str, workers: int) -> Row:
         archive = folder / "digits.zip"
         export_digits(archive)
         environment = dict(os.environ)
+        cluster = None
         if kind == "processes":
             environment["TINYFIT_POOL_PROCESSES"] = str(workers)
         elif kind == "Ray":
@@ -99,8 +100,9 @@ def measure(kind: str, workers: int) -> Row:
         scorings: list[Task] = [
             ScoreTask(candidate=candidate, seed=0, rivals=()) for candidate in candidates
         ]
-        while _seconds(pool, [Nap()] * (2 * workers)) > 3:
-            pass  # some processes are not up yet
+        while _seconds(pool, [Nap()] * (2 * workers)) > 3:  # some processes are not up yet
+            if cluster is not None:
+                cluster.keep_up()
         _seconds(pool, scorings[: 4 * workers])  # all have opened what is shared
         return Row(
             pool=kind,

@@ -7,7 +7,8 @@ import tempfile
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.errors import SchemaError
+from service.errors import SchemaError, ServiceError, StoreUnavailableError
+from service.record.blobs import OWNER_KEY, Blobs
 from service.record.database import Database
 from service.record.presence import list_workers
 from service.schemas import Check, Readiness
@@ -18,10 +19,12 @@ WORKER_SEEN_SECONDS = 30.0
 """A worker not heard of for so long is not counted on."""
 
 
-def check_readiness(settings: Settings, database: Database) -> Readiness:
+def check_readiness(settings: Settings, database: Database, blobs: Blobs) -> Readiness:
     """All checks; each says what it found. A missing worker is told but does not count: jobs
     wait for one."""
     checks = [*_check_database(settings, database), _check_storage(settings)]
+    if not blobs.objects.is_local:  # else it is a folder, and mostly one of the data folder's
+        checks.append(_check_artifacts(blobs))
     is_ready = all(check.ok for check in checks)
     return Readiness(status="ready" if is_ready else "not ready", checks=checks)
 
@@ -65,3 +68,13 @@ def _check_storage(settings: Settings) -> Check:
             f"{format_bytes(settings.min_free_bytes)}",
         )
     return Check(name="storage", ok=True, detail=f"{format_bytes(free_bytes)} free")
+
+
+def _check_artifacts(blobs: Blobs) -> Check:
+    try:
+        blobs.objects.size(OWNER_KEY)
+    except StoreUnavailableError:
+        return Check(name="artifacts", ok=False, detail="their store does not answer")
+    except ServiceError as error:
+        return Check(name="artifacts", ok=False, detail=str(error))
+    return Check(name="artifacts", ok=True, detail="their store answers")

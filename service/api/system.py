@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from sqlalchemy import text
 
 from search.registry import list_supernets as list_known_supernets
-from service.api.deps import DatabaseDep, MetricsDep, SettingsDep
+from service.api.deps import BlobsDep, DatabaseDep, MetricsDep, SettingsDep
 from service.api.examples import HEALTH, METRICS, READINESS, SUPERNET
 from service.api.openapi import answers
 from service.api.readiness import check_readiness
@@ -40,10 +40,12 @@ def get_health(database: DatabaseDep) -> Health:
         },
     },
 )
-def get_readiness(response: Response, settings: SettingsDep, database: DatabaseDep) -> Readiness:
+def get_readiness(
+    response: Response, settings: SettingsDep, database: DatabaseDep, blobs: BlobsDep
+) -> Readiness:
     """Whether requests are worth sending here: the database, its schema, the storage, the
-    workers. Without a worker it is ready all the same; jobs wait for one."""
-    readiness = check_readiness(settings, database)
+    artifact store, the workers. Without a worker it is ready all the same; jobs wait for one."""
+    readiness = check_readiness(settings, database, blobs)
     if readiness.status != "ready":
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return readiness

@@ -255,4 +255,6 @@ def _pack(
 
 
 def _not_found(dataset_id: str) -> NotFoundError:
-    return NotFoundError(f"there is no dataset {dataset_id!r}; POST a zip to /datasets first")
+    return NotFoundError(
+        f"there is no dataset {dataset_id!r}; GET /datasets lists those that there are"
+    )

@@ -7,8 +7,8 @@ from pathlib import Path
 from playwright.sync_api import Locator, Page, Route, expect
 
 from service.record.database import Database
-from service.record.jobs import list_jobs
-from service.record.models import Job, Priority
+from service.record.jobs import delete_job, list_jobs
+from service.record.models import Dataset, Job, Priority
 from tests.dashboard.conftest import Watch
 from tests.dashboard.records import Records
 
@@ -94,6 +94,30 @@ def test_an_upload_under_way_can_be_stopped(
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_label("Drop a zip here")).to_be_visible()
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_images_are_deleted_unless_a_job_is_over_them(
+    page: Page, records: Records, database: Database, watch: Watch
+) -> None:
+    watch.expected.append("409")
+    job_id = records.cancelled()
+    page.goto("/#/new")
+    known = page.get_by_label("Or images uploaded before")
+    delete = page.get_by_role("button", name="Delete these images")
+    known.select_option("d1")
+    delete.click()
+    page.get_by_role("button", name="Keep them").click()
+    expect(delete).to_be_focused()
+    delete.click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(page.get_by_role("alert")).to_contain_text(job_id)
+    delete_job(database, job_id)
+    delete.click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(known).to_have_count(0)
+    expect(page.get_by_label("Drop a zip here")).to_be_focused()
+    with database.reading() as session:
+        assert session.get(Dataset, "d1") is None
 
 
 def test_a_limit_that_nothing_meets_offers_the_smallest(

@@ -66,6 +66,13 @@ class RayCluster:
         """It may take seconds until it is there."""
         self._nodes.append(self._start(f"--address={self.address}", "--num-cpus=1"))
 
+    def keep_up(self) -> None:
+        """Start a node in place of each that has died by itself: on a busy machine some do as
+        they start."""
+        for node in [node for node in self._nodes if node.poll() is not None]:
+            self._nodes.remove(node)
+            self.add_node()
+
     def kill_any_node(self, rng: random.Random) -> None:
         """One that takes tasks, with everything on it."""
         self._kill(self._nodes.pop(rng.randrange(len(self._nodes))))

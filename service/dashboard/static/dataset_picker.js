@@ -1,4 +1,5 @@
 /** Choosing the images: dropped, picked from the disk, or uploaded before. */
+import { DatasetRemoval } from "./dataset_removal.js";
 import { DatasetReport } from "./dataset_report.js";
 import { html, useEffect, useRef, useState } from "./dom.js";
 import { SelectField } from "./fields.js";
@@ -30,6 +31,12 @@ export function DatasetPicker({ dataset, onChoose, error }) {
       setRefusal(failure.message);
     }
     setSending(null);
+  };
+  const onRemoved = () => {
+    setFresh(null);
+    onChoose("");
+    refresh();
+    input.current?.focus();
   };
   const stop = () => {
     running.current.stop();
@@ -64,7 +71,14 @@ export function DatasetPicker({ dataset, onChoose, error }) {
         ]}
       />`
       }
-      ${shown && !sending && html`<${DatasetReport} dataset=${shown} />`}
+      ${
+        shown &&
+        !sending &&
+        html`
+        <${DatasetReport} dataset=${shown} />
+        <${DatasetRemoval} key=${shown.id} dataset=${shown} onRemoved=${onRemoved} />
+      `
+      }
     </fieldset>
   `;
 }
