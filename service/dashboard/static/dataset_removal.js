@@ -20,9 +20,9 @@ export function DatasetRemoval({ dataset, onRemoved }) {
     onRemoved();
   };
   return html`
-    <p class="buttons">
+    <div class="buttons removal">
       <button type="button" onClick=${() => setIsAsked(true)}>Delete these images</button>
-    </p>
+    </div>
     ${refusal && html`<p class="banner bad" role="alert">${refusal}</p>`}
     ${
       isAsked &&
