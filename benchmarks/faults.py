@@ -45,7 +45,7 @@ from benchmarks.machine import describe_machine
 from service.settings import Settings
 
 _LEASE_SECONDS = 4.0
-_MEAN_ACTION_SECONDS = 8.0
+_MEAN_ACTION_SECONDS = 16.0
 _NUM_WORKERS = 2
 _DISK_BYTES = 2_000_000_000
 _LONGEST_SECONDS = 3_600.0
