@@ -99,15 +99,16 @@ def effects(columns: Columns, by: Scales) -> Floats:
     return found
 
 
-def terms(columns: Columns, by: Scales, left: Points, right: Points) -> tuple[Floats, ...]:
-    """The kernel's three parts, of N and M candidates (N, M) each: effects that add up; the sizes;
-    and nearness, which falls off with every step between two candidates.
+def curved_terms(
+    columns: Columns, by: Scales, left: Points, right: Points
+) -> tuple[Floats, Floats]:
+    """The kernel's parts beside the effects that add up, of N and M candidates (N, M) each: the
+    sizes; and nearness, which falls off with every step between two candidates.
     """
     reach = np.sqrt(1 / by.step_length)[columns.families]
     steps = _squared_distances(left.choices * reach, right.choices * reach)
     distances = _squared_distances(left.sizes, right.sizes)
     return (
-        left.choices @ effects(columns, by) @ right.choices.T,
         by.sizes * np.exp(distances * (-0.5 / by.size_length**2)),
         by.nearness * np.exp(-steps),  # zeros and ones: they count where they differ
     )
@@ -134,8 +135,8 @@ def fit(columns: Columns, points: Points, targets: Floats, noise: Floats) -> Flo
     def loss(logarithms: Floats) -> tuple[float, Floats]:
         """With its gradient."""
         by = Scales.of(logarithms)
-        additive, sizes, nearness = terms(columns, by, points, points)
-        covariance = additive + sizes + nearness
+        sizes, nearness = curved_terms(columns, by, points, points)
+        covariance = choices @ effects(columns, by) @ choices.T + sizes + nearness
         add_noise(covariance, by, noise)
         root = cholesky(covariance, lower=True)
         weights = cho_solve((root, True), targets)

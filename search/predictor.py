@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
-from search.kernel import JITTER, Columns, Floats, Points, Scales, add_noise, effects, fit, terms
+from search.kernel import (
+    JITTER,
+    Columns,
+    Floats,
+    Points,
+    Scales,
+    add_noise,
+    curved_terms,
+    effects,
+    fit,
+)
 
 _CHUNK = 128
 """Candidates that are gone through together: their covariances stay in the processor's cache."""
@@ -63,11 +73,12 @@ class Predictor:
         self.scales = scales
         self._by = Scales.of(scales)
         self._effects = effects(self._columns, self._by)
+        self._seen = self._effects @ self._points.choices.T
         covariance = self._covariance(self._points, self._points)
         add_noise(covariance, self._by, noise)
         self._root = cholesky(covariance, lower=True)
         self._weights = cho_solve((self._root, True), targets)
-        told = solve_triangular(self._root, self._points.choices @ self._effects, lower=True)
+        told = solve_triangular(self._root, self._seen.T, lower=True)
         variances, directions = np.linalg.eigh(self._effects - told.T @ told)
         self._unsure = directions * np.sqrt(np.maximum(variances, 0))
 
@@ -97,8 +108,12 @@ class Predictor:
 
     def _covariance(self, left: Points, right: Points) -> Floats:
         """Of N and M candidates (N, M), a priori."""
-        additive, sizes, nearness = terms(self._columns, self._by, left, right)
-        return additive + sizes + nearness
+        sizes, nearness = curved_terms(self._columns, self._by, left, right)
+        others = self._seen if right is self._points else self._effects @ right.choices.T
+        found: Floats = left.choices @ others
+        found += sizes
+        found += nearness
+        return found
 
     def _means(self, covariance: Floats) -> Floats:
         """covariance: with those that it was fitted to (N, M)."""
