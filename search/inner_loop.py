@@ -38,10 +38,21 @@ _NUM_BANDS = 20
 _NUM_FINALISTS = 500
 
 _BETTER = 0.1
-"""In deviations of what is predicted."""
+"""In deviations of what is hoped for."""
+
+_OPTIMISM = 0.5
+"""Candidates are bred for what may be hoped of them, as most are unlike all that is scored: bred
+for the expected, they would soon be those alone that the predictor is sure of."""
 
 _MAX_POINTS = 800
 """Scored candidates that the predictor is fitted to: its time goes with their cube."""
+
+_MAX_FOR_SCALES = 300
+"""Of these, those that its scales are fitted to, which takes many times as long."""
+
+_MAX_CHAINED = 300
+"""A milestone of more scores starts from these alone, so that a study that was rebuilt need not
+catch up with all milestones before it."""
 
 
 class Scored(NamedTuple):
@@ -87,23 +98,25 @@ class InnerLoop:
     def finalists(self, scored: Scored) -> tuple[Predictor, Pool]:
         """The predictor, and the most promising candidates that are not scored."""
         milestone = self._milestone(scored)
-        predictor = self._fit(scored, milestone.scales)
+        predictor = self._fit(_nearest_to_front(scored), milestone.scales)
         start = milestone.pool.without(scored.pool.keys).beside(scored.pool)
         start = start.take(self._breeder.fits(start.facts))
-        pool, means = self._breed(
+        pool, hopes = self._breed(
             predictor, scored, start, generations=_NUM_GENERATIONS, children=_NUM_CHILDREN
         )
         is_new = ~np.isin(pool.keys, scored.pool.keys)
-        pool, means = pool.take(is_new), means[is_new]
+        pool, hopes = pool.take(is_new), hopes[is_new]
         if len(pool):
-            pool = pool.take(_promising(pool, means, self._stairs(scored), _NUM_FINALISTS))
+            pool = pool.take(_promising(pool, hopes, self._stairs(scored), _NUM_FINALISTS))
         return predictor, pool
 
     def _milestone(self, scored: Scored) -> _Milestone:
-        """The latest, after those before it; of two scores at least."""
+        """The latest, and those before it that it follows from; of two scores at least."""
         counts = [min(FIRST_MILESTONE, len(scored.pool))]
         while (count := round(counts[-1] * _MILESTONES_GROW)) <= len(scored.pool):
             counts.append(count)
+        if counts[-1] > _MAX_CHAINED:
+            counts = counts[-1:]
         firsts = [scored.take(np.arange(count)) for count in counts]
         del self._milestones[len(counts) :]
         while (
@@ -123,8 +136,11 @@ class InnerLoop:
             pool = before.beside(pool.without(before.keys))
         pool = scored.pool.beside(pool.without(scored.pool.keys))
         pool = pool.take(breeder.fits(pool.facts))
-        predictor = self._fit(scored, None)
-        pool, means = self._breed(
+        nearest = _nearest_to_front(scored)
+        some = np.linspace(0, len(nearest.pool) - 1, min(len(nearest.pool), _MAX_FOR_SCALES))
+        scales = self._fit(nearest.take(some.round().astype(np.intp)), None).scales
+        predictor = self._fit(nearest, scales)
+        pool, hopes = self._breed(
             predictor,
             scored,
             pool,
@@ -132,44 +148,45 @@ class InnerLoop:
             children=_MILESTONE_CHILDREN,
         )
         if len(pool):
-            pool = pool.take(_promising(pool, means, self._stairs(scored), _NUM_KEPT))
+            pool = pool.take(_promising(pool, hopes, self._stairs(scored), _NUM_KEPT))
         return _Milestone(scored.key, predictor.scales, pool)
 
     def _breed(
         self, predictor: Predictor, scored: Scored, pool: Pool, *, generations: int, children: int
     ) -> tuple[Pool, Floats]:
-        """The pool with all that was bred from it, and what the predictor says of each."""
+        """The pool with all that was bred from it, and what the predictor hopes of each."""
         breeder, stairs = self._breeder, self._stairs(scored)
         rng = np.random.default_rng([self._seed, len(scored.pool), 1])
-        means = predictor.means(self._features(pool))
+        hopes = predictor.hopes(self._features(pool), _OPTIMISM)
         for _ in range(generations if len(pool) else 0):
-            parents = pool.rows[_promising(pool, means, stairs, _NUM_PARENTS)]
+            parents = pool.rows[_promising(pool, hopes, stairs, _NUM_PARENTS)]
             born = breeder.feasible(breeder.children(parents, children, rng)).without(pool.keys)
             pool = pool.beside(born)
-            means = np.append(means, predictor.means(self._features(born)))
-        return pool, means
+            hopes = np.append(hopes, predictor.hopes(self._features(born), _OPTIMISM))
+        return pool, hopes
 
     def _fit(self, scored: Scored, scales: Floats | None) -> Predictor:
-        """To those nearest to the front, where there are very many."""
-        if len(scored.pool) > _MAX_POINTS:
-            order = np.argsort(scored.pool.facts.peak_bytes, kind="stable")
-            heights = np.empty(len(order))
-            heights[order] = np.maximum.accumulate(scored.accuracies[order])
-            nearest = np.argsort(heights - scored.accuracies, kind="stable")[:_MAX_POINTS]
-            scored = scored.take(np.sort(nearest))
-        features = self._features(scored.pool)
-        return Predictor(features, scored.accuracies, scored.noise, scales)
+        return Predictor(self._features(scored.pool), scored.accuracies, scored.noise, scales)
 
 
-def _promising(pool: Pool, means: Floats, stairs: Staircase, count: int) -> NDArray[np.intp]:
+def _nearest_to_front(scored: Scored) -> Scored:
+    """As many as a predictor is fitted to."""
+    order = np.argsort(scored.pool.facts.peak_bytes, kind="stable")
+    heights = np.empty(len(order))
+    heights[order] = np.maximum.accumulate(scored.accuracies[order])
+    nearest = np.argsort(heights - scored.accuracies, kind="stable")[:_MAX_POINTS]
+    return scored.take(np.sort(nearest))
+
+
+def _promising(pool: Pool, hopes: Floats, stairs: Staircase, count: int) -> NDArray[np.intp]:
     """Indices of those that would add most to the front, were they somewhat better, and of the
-    most accurate in each band of memory; by rising memory."""
+    most hopeful in each band of memory; by rising memory."""
     peak_bytes = pool.facts.peak_bytes
-    growth = stairs.growth(peak_bytes, means + _BETTER * means.std())
+    growth = stairs.growth(peak_bytes, hopes + _BETTER * hopes.std())
     chosen = [np.argsort(-growth, kind="stable")[: count // 2]]
     order = np.argsort(peak_bytes, kind="stable")
     for band in np.array_split(order, _NUM_BANDS):
-        best = np.argsort(-means[band], kind="stable")
+        best = np.argsort(-hopes[band], kind="stable")
         chosen.append(band[best[: count // (2 * _NUM_BANDS)]])
     found = np.unique(np.concatenate(chosen))
     return found[np.argsort(peak_bytes[found], kind="stable")]

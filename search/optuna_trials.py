@@ -58,6 +58,13 @@ class Finished:
     is_complete: bool = True
 
 
+class _Choice(CategoricalDistribution):
+    """Never copied: Optuna copies trials deeply, which is most of what learning them takes."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Choice:
+        return self
+
+
 class TrialSampler:
     """Samples candidates by one of Optuna's samplers, from the trials learnt so far.
 
@@ -86,11 +93,12 @@ class TrialSampler:
         self._name = name
         self._encoding = encoding
         self._distributions: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(values) for name, values in encoding.choices.items()
+            name: _Choice(values) for name, values in encoding.choices.items()
         }
         self._predictor = PredictorSampler(
             encoding.choices,
             facts,
+            distributions=self._distributions,
             limit_bytes=limit_bytes,
             mac_limit=np.inf if mac_limit is None else mac_limit,
             chance=chance,

@@ -22,6 +22,7 @@ from search.breeding import Breeder, Facts, Pool
 from search.encoding import Rows
 from search.front import Floats, Staircase, expected_excess
 from search.inner_loop import FIRST_MILESTONE, InnerLoop, Scored
+from search.kernel import Columns
 from search.predictor import Beliefs, Features, Predictor
 
 NUM_IMAGES = "num_images"
@@ -52,22 +53,30 @@ class PredictorSampler(BaseSampler):
         chance: float = 0.0,
         canonical: Callable[[Rows], Rows] = lambda rows: rows,
         num_images: int | None = None,
+        distributions: Mapping[str, BaseDistribution] | None = None,
         seed: int = 0,
     ) -> None:
         """choices: each parameter's values, rising where they have an order. facts: of rows of
         their indices. canonical: of rows that are the same candidate, the one that stands for
-        them. chance: the accuracy of guessing. num_images: those of a whole score.
+        them. chance: the accuracy of guessing. num_images: those of a whole score. distributions:
+        those of the choices that trials are asked with, where not plain ones.
         """
         self._choices = {name: tuple(values) for name, values in choices.items()}
-        self._distributions: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(values) for name, values in self._choices.items()
-        }
+        self._distributions: dict[str, BaseDistribution] = dict(
+            distributions
+            or {name: CategoricalDistribution(values) for name, values in self._choices.items()}
+        )
         self._breeder = Breeder(
             self._choices, facts, limit_bytes=limit_bytes, mac_limit=mac_limit, canonical=canonical
         )
         counts = self._breeder.counts
-        self._columns = np.repeat(np.arange(len(counts)), counts - 1)
-        self._steps = np.concatenate([np.arange(1, count) for count in counts])
+        self._parameters = np.repeat(np.arange(len(counts)), counts - 1)
+        families, places = _families(tuple(self._choices))
+        self._columns = Columns(
+            families=families[self._parameters],
+            places=places[self._parameters],
+            steps=np.concatenate([np.arange(1, count) for count in counts]),
+        )
         self._limit_bytes = limit_bytes
         self._chance = chance
         self._num_images = num_images
@@ -181,8 +190,9 @@ class PredictorSampler(BaseSampler):
 
     def _features(self, pool: Pool) -> Features:
         return Features(
-            choices=(pool.rows[:, self._columns] >= self._steps).astype(float),
+            choices=(pool.rows[:, self._parameters] >= self._columns.steps).astype(float),
             sizes=np.log(np.stack(pool.facts, axis=1)),
+            columns=self._columns,
         )
 
     def _spread_out(self, known: Pool, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -200,3 +210,15 @@ class PredictorSampler(BaseSampler):
         new = self._breeder.feasible(self._breeder.neighbours(known.rows)).without(known.keys)
         row: NDArray[np.intp] = rng.choice(new.rows if len(new) else known.rows)
         return row
+
+
+def _families(names: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Of parameters, the family and the place in it: those whose names differ in their last number
+    alone are of one family, and that number is their place.
+    """
+    stems, places = [], []
+    for name in names:
+        stem, _, number = name.rpartition("_")
+        stems.append(stem if number.isdigit() else name)
+        places.append(int(number) if number.isdigit() else 0)
+    return np.unique(stems, return_inverse=True)[1], np.array(places, dtype=np.intp)

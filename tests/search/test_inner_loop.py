@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from search import inner_loop
 from search.breeding import Breeder, Facts
 from search.front import Staircase
 from search.inner_loop import InnerLoop, Scored
@@ -76,3 +77,38 @@ def test_what_was_looked_for_before_makes_no_difference(breeder, scored, stops):
 def test_two_scores_are_enough(breeder, scored):
     _, finalists = make_loop(breeder).finalists(scored.take(np.arange(2)))
     assert len(finalists) > 0
+
+
+def test_late_milestones_follow_from_their_own_scores_alone(breeder, scored, monkeypatch):
+    monkeypatch.setattr(inner_loop, "_MAX_CHAINED", 20)
+    reached = []
+    reach = InnerLoop._reach
+    monkeypatch.setattr(
+        InnerLoop,
+        "_reach",
+        lambda loop, first: reached.append(len(first.pool)) or reach(loop, first),
+    )
+    loop = make_loop(breeder)
+    for count in (20, 30):
+        loop.finalists(scored.take(np.arange(count)))
+    _, finalists = loop.finalists(scored)
+    _, others = make_loop(breeder).finalists(scored)
+    assert (finalists.rows == others.rows).all()
+    assert reached == [12, 16, 27, 46, 46]
+
+
+def test_scales_and_predictions_of_many_scores_come_from_some(breeder, scored, monkeypatch):
+    monkeypatch.setattr(inner_loop, "_MAX_POINTS", 30)
+    monkeypatch.setattr(inner_loop, "_MAX_FOR_SCALES", 15)
+    fitted = []
+    fit = InnerLoop._fit
+    monkeypatch.setattr(
+        InnerLoop,
+        "_fit",
+        lambda loop, some, scales: (
+            fitted.append((len(some.pool), scales is None)) or fit(loop, some, scales)
+        ),
+    )
+    _, finalists = make_loop(breeder).finalists(scored)
+    assert fitted[-3:] == [(15, True), (30, False), (30, False)]
+    assert accuracy(finalists.rows).max() > scored.accuracies.max()

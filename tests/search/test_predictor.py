@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from search.kernel import Columns
 from search.predictor import Features, Predictor
 
 
@@ -84,3 +85,40 @@ def test_predicts_what_choices_do_to_each_other():
     )
     means = Predictor(seen, accuracies[:120], np.ones(120), None).means(unseen)
     assert np.corrcoef(means, accuracies[120:])[0, 1] > 0.9
+
+
+def test_relatives_expect_like_effects_of_each_other():
+    """Of a choice that was never varied, from those of its family and not from others."""
+    rng = np.random.default_rng(0)
+    choices = rng.integers(2, size=(60, 12)).astype(float)
+    choices[:, [5, 11]] = 0
+    columns = Columns(
+        families=np.repeat([0, 1], 6),
+        places=np.tile(np.arange(6), 2),
+        steps=np.ones(12, dtype=int),
+    )
+    accuracies = 0.5 + 0.03 * choices[:, :6].sum(axis=1) - 0.03 * choices[:, 6:].sum(axis=1)
+
+    def features(rows):
+        return Features(choices=rows, sizes=np.zeros((len(rows), 1)), columns=columns)
+
+    predictor = Predictor(features(choices), accuracies, np.ones(60), None)
+    none, one, other = predictor.means(features(np.eye(13, 12, -1)[[0, 6, 12]]))
+    assert none == pytest.approx(0.5, abs=0.01)
+    assert one - none > 0.01
+    assert other - none < -0.01
+
+
+def test_hopes_exceed_means_where_choices_are_unlike_all_scored():
+    features, accuracies = made_up(40, 0)
+    features.choices[:, 9] = 0
+    predictor = Predictor(features, accuracies, np.ones(40), None)
+    changed = features.choices[:5].copy()
+    changed[:, 9] = 1
+    unlike, like = (
+        Features(choices=choices, sizes=features.sizes[:5])
+        for choices in (changed, features.choices[:5])
+    )
+    margins = [predictor.hopes(each, 1.0) - predictor.means(each) for each in (unlike, like)]
+    assert (margins[1] >= 0).all()
+    assert margins[0].min() > margins[1].max()

@@ -6,7 +6,7 @@ from optuna.trial import TrialState, create_trial
 
 from search.breeding import Breeder, Facts
 from search.front import Staircase
-from search.sampler import PredictorSampler
+from search.sampler import PredictorSampler, _families
 
 CHOICES = {f"x{i}": (1, 2, 4) for i in range(12)} | {"mode": ("plain", "wide")}
 DISTRIBUTIONS = {name: CategoricalDistribution(values) for name, values in CHOICES.items()}
@@ -148,3 +148,11 @@ def test_children_take_after_their_parents():
     changes = (children != 0).sum(axis=1)
     assert 0.5 < changes.mean() < 3
     assert breeder.feasible(np.full((3, 13), 1)).rows.shape == (0, 13)
+
+
+def test_parameters_that_differ_in_their_last_number_are_of_one_family():
+    names = ("kernel_size_0", "kernel_size_12", "depth_1", "resolution", "lite_residual")
+    families, places = _families(names)
+    assert families[0] == families[1]
+    assert len(set(families.tolist())) == 4
+    assert places.tolist() == [0, 12, 1, 0, 0]
