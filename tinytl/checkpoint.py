@@ -124,7 +124,7 @@ class MemoryCheckpoint:
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
 def _metadata(header: Mapping[str, Any]) -> dict[str, str]:

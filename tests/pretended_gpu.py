@@ -1,0 +1,89 @@
+"""A GPU that is not there: tensors on it have shapes, types and layouts, but no values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+GPU = torch.device("meta")
+
+_aten = torch.ops.aten
+_BETWEEN_DEVICES = (_aten._to_copy.default, _aten.copy_.default)
+_GROUP_NORMS = (_aten.native_group_norm.default, _aten.native_group_norm_backward.default)
+
+
+@contextmanager
+def pretended_gpu() -> Iterator[None]:
+    """Within it GPU is a device like a real one, with torch's algorithms deterministic: operations
+    refuse tensors of two devices, group norms maps that are channels last, the gradient of
+    upsampling is not to be had, and NumPy sees nothing of it. What is copied from there is zeros,
+    and where a single value is asked for, the answer is 1.
+    """
+    with _Rules(), patch.object(torch, "Generator", _Generator):
+        yield
+
+
+class _Rules(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Else torch imports its compiler, which takes seconds."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = list(_tensors([args, kwargs]))
+        if func in _BETWEEN_DEVICES:
+            return _copy(func, args, kwargs)
+        if GPU in {tensor.device for tensor in tensors}:
+            if func is _aten._local_scalar_dense.default:
+                return 1
+            _check(func, args, tensors)
+        return func(*args, **kwargs)
+
+
+def _copy(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    if func is _aten.copy_.default:
+        target, source = args[:2]
+        if source.device == GPU and target.device != GPU:
+            return target.zero_()
+    elif args[0].device == GPU and kwargs.get("device", GPU) != GPU:
+        args = (torch.zeros_like(args[0], device=kwargs["device"]),)
+    return func(*args, **kwargs)
+
+
+def _check(func: Any, args: Any, tensors: list[Tensor]) -> None:
+    if func in (_aten.index.Tensor, _aten.index_put_.default):
+        tensors = [tensor for tensor in tensors if tensor.dtype != torch.int64]
+    if func is not _aten._fused_adam_.default:
+        tensors = [tensor for tensor in tensors if tensor.dim() > 0]
+    if any(tensor.device != GPU for tensor in tensors):
+        raise RuntimeError(f"{func} gets tensors of two devices")
+    if func in _GROUP_NORMS and not all(tensor.is_contiguous() for tensor in tensors):
+        raise RuntimeError(f"{func} gets a map that is channels last")
+    if func is _aten.upsample_bilinear2d_backward.default:
+        raise RuntimeError(f"{func} does not have a deterministic implementation")
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
+class _Generator(torch.Generator):
+    """Where there are no values any generator serves, and torch has none of its own."""
+
+    def __new__(cls, device: torch.device | str = "cpu") -> Self:
+        return super().__new__(cls, "cpu" if device == GPU else device)
