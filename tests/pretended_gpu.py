@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GPU = torch.device("meta")
+_CPU = torch.device("cpu")
 
 _aten = torch.ops.aten
 _BETWEEN_DEVICES = (_aten._to_copy.default, _aten.copy_.default)
@@ -21,11 +22,15 @@ _GROUP_NORMS = (_aten.native_group_norm.default, _aten.native_group_norm_backwar
 @contextmanager
 def pretended_gpu() -> Iterator[None]:
     """Within it GPU is a device like a real one, with torch's algorithms deterministic: operations
-    refuse tensors of two devices, group norms maps that are channels last, the gradient of
+    refuse tensors of two devices, and generators of another, group norms maps that are channels last, the gradient of
     upsampling is not to be had, and NumPy sees nothing of it. What is copied from there is zeros,
     and where a single value is asked for, the answer is 1.
     """
-    with _Rules(), patch.object(torch, "Generator", _Generator):
+    with (
+        _Rules(),
+        patch.object(torch, "Generator", _Generator),
+        patch.object(Tensor, "random_", _checked_random_),
+    ):
         yield
 
 
@@ -60,8 +65,6 @@ def _copy(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _check(func: Any, args: Any, tensors: list[Tensor]) -> None:
-    if func in (_aten.index.Tensor, _aten.index_put_.default):
-        tensors = [tensor for tensor in tensors if tensor.dtype != torch.int64]
     if func is not _aten._fused_adam_.default:
         tensors = [tensor for tensor in tensors if tensor.dim() > 0]
     if any(tensor.device != GPU for tensor in tensors):
@@ -82,8 +85,21 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
+_random_ = Tensor.random_
+
+
+def _checked_random_(tensor: Tensor, *args: Any, generator: _Generator) -> Tensor:
+    if generator.of != tensor.device:
+        raise RuntimeError(f"a tensor on {tensor.device} gets a generator of {generator.of}")
+    return _random_(tensor, *args, generator=generator)
+
+
 class _Generator(torch.Generator):
     """Where there are no values any generator serves, and torch has none of its own."""
 
-    def __new__(cls, device: torch.device | str = "cpu") -> Self:
-        return super().__new__(cls, "cpu" if device == GPU else device)
+    of: torch.device
+
+    def __new__(cls, device: torch.device = _CPU) -> Self:
+        generator = super().__new__(cls, "cpu" if device == GPU else device)
+        generator.of = device
+        return generator

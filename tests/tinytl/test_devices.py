@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from tests.pretended_gpu import GPU, pretended_gpu
 from tinytl.checkpoint import MemoryCheckpoint
+from tinytl.convolution import convolve, input_gradient
 from tinytl.gpu import repeatable_gpu
 from tinytl.measure import random_store
 from tinytl.network import build_network
@@ -107,6 +108,18 @@ def test_the_gradient_of_upsampling_by_products(random_map, size, out_size):
     assert found.is_contiguous(memory_format=torch.channels_last)
     y = F.interpolate(x, size=out_size, mode="bilinear", align_corners=False)
     assert torch.equal(upsample(x, torch.Size(out_size)), y)
+
+
+@pytest.mark.parametrize(("groups", "kernel", "stride"), [(1, 1, 1), (2, 3, 2), (4, 3, 1), (4, 5, 2)])
+def test_convolutions_keep_the_layout_of_maps_on_a_gpu(groups, kernel, stride):
+    with pretended_gpu():
+        x = torch.ones(2, 4, 9, 9, device=GPU).contiguous(memory_format=torch.channels_last)
+        weight = torch.ones(4, 4 // groups, kernel, kernel, device=GPU)
+        y = convolve(x, weight, None, stride, groups)
+        grad_x = input_gradient(y, weight, x.shape[2:], stride, groups)
+        for found in (y, grad_x):
+            assert found.is_contiguous(memory_format=torch.channels_last)
+        assert grad_x.shape == x.shape
 
 
 @pytest.fixture
