@@ -21,10 +21,11 @@ _GROUP_NORMS = (_aten.native_group_norm.default, _aten.native_group_norm_backwar
 
 @contextmanager
 def pretended_gpu() -> Iterator[None]:
-    """Within it GPU is a device like a real one, with torch's algorithms deterministic: operations
-    refuse tensors of two devices, and generators of another, group norms maps that are channels last, the gradient of
-    upsampling is not to be had, and NumPy sees nothing of it. What is copied from there is zeros,
-    and where a single value is asked for, the answer is 1.
+    """Within it GPU is a device like a real one, with torch's algorithms deterministic. Operations
+    refuse tensors of two devices, also indices, which torch itself would copy, and generators of
+    another device; group norms refuse maps that are channels last; upsampling has no gradient of
+    its own; and NumPy sees nothing of what is there. What is copied from there is zeros, and where
+    a single value is asked for, the answer is 1.
     """
     with (
         _Rules(),

@@ -142,7 +142,7 @@ class RayCluster:
         return held[0]
 
     def kill_node_of(self, pid: int) -> None:
-        """With everything on it, as if its power had failed. pid: of a process there, or its own."""
+        """With everything on it, as if its power had failed. pid: its own, or of one on it."""
         (node,) = (n for n in self._nodes if pid in (n.pid, *descendants(n.pid)))
         self._nodes.remove(node)
         self._kill(node)

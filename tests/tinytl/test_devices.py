@@ -110,7 +110,9 @@ def test_the_gradient_of_upsampling_by_products(random_map, size, out_size):
     assert torch.equal(upsample(x, torch.Size(out_size)), y)
 
 
-@pytest.mark.parametrize(("groups", "kernel", "stride"), [(1, 1, 1), (2, 3, 2), (4, 3, 1), (4, 5, 2)])
+@pytest.mark.parametrize(
+    ("groups", "kernel", "stride"), [(1, 1, 1), (2, 3, 2), (4, 3, 1), (4, 5, 2)]
+)
 def test_convolutions_keep_the_layout_of_maps_on_a_gpu(groups, kernel, stride):
     with pretended_gpu():
         x = torch.ones(2, 4, 9, 9, device=GPU).contiguous(memory_format=torch.channels_last)
@@ -160,8 +162,8 @@ def test_a_gpus_gradients_are_the_processors(make_network, gpu, group_norm):
         batch = Batch(images=images.to(device), labels=torch.arange(4, device=device))
         names = {parameter: name for name, parameter in network.trained_parameters().items()}
         gradients = {}
-        run_step(network, batch, PLAN, lambda p, g, n=names, d=gradients: d.update({n[p]: g.cpu()}))
-        found.append(gradients)
+        run_step(network, batch, PLAN, gradients.__setitem__)
+        found.append({names[parameter]: value.cpu() for parameter, value in gradients.items()})
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-2, atol=1e-4)

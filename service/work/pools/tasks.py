@@ -23,7 +23,6 @@ from tinytl.network import Network, build_network
 from tinytl.train import EpochReport, TrainSettings, train
 from tinytl.trainable import Method
 
-
 _CPU = torch.device("cpu")
 
 
