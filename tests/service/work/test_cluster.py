@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from service.errors import ClusterLostError, ServiceError, TaskLostError
+from service.record.events import list_events
+from service.record.models import EventKind
 from service.work.exits import Exit
+from service.work.job_run import JobRun
 from service.work.pools.news import Alive, Done, Failed, News, Started, Step
 from tests.service.work.test_pools import Watch
 from tinytl.errors import CancelledError
@@ -172,6 +175,19 @@ def test_a_node_that_is_away_for_moments_is_not_told(run: Callable[..., list[New
     ray = FakeRay([[None, None, None, Started(), Done()]])
     run(ray, gpus_per_task=1.0, say=messages.append)
     assert messages == []
+
+
+def test_a_job_tells_its_log_what_its_tasks_wait_for(make_run: Callable[..., JobRun]) -> None:
+    job = make_run()
+    changed = {"ray_address": "auto", "ray_gpus_per_task": 0.5}
+    job.settings = job.settings.model_copy(update=changed)
+    shared: Any = None
+    with job.pool(shared) as pool:
+        assert pool._gpus_per_task == 0.5  # type: ignore[attr-defined]
+        pool._tell("no node has a GPU")  # type: ignore[attr-defined]
+    events = list_events(job.database, job.job.id)
+    told = [event.detail["message"] for event in events if event.kind is EventKind.LOG]
+    assert told == ["no node has a GPU"]
 
 
 def test_a_task_that_dies_goes_on_from_where_it_was(run: Callable[..., list[News]]) -> None:
