@@ -96,6 +96,18 @@ class AdaptedSupernet:
     def num_classes(self) -> int:
         return self.supernet.num_classes
 
+    @property
+    def device(self) -> torch.device:
+        """Where subnets run to be recalibrated."""
+        device: torch.device = self.supernet.network.classifier.linear.bias.device
+        return device
+
+    def to(self, device: torch.device) -> AdaptedSupernet:
+        """Move it there, itself."""
+        for module in (self.supernet.network, *self.lite_residuals.values()):
+            module.to(device)
+        return self
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What adaptation trains, by name: of biases, lite residuals and head what the method
         trains. The main branch's weights stay as they are.
@@ -117,7 +129,8 @@ class AdaptedSupernet:
     def subnet_weights(
         self, candidate: Candidate, store: ImageStore, *, num_images: int = CALIBRATION_IMAGES
     ) -> tuple[NetworkConfig, dict[str, Tensor]]:
-        """The candidate's network and weights, as tinytl.network.build_network takes them.
+        """The candidate's network and weights, as tinytl.network.build_network takes them, on the
+        CPU whatever the device.
 
         Batch norm statistics are recalibrated on num_images training images, spread evenly, at
         the candidate's resolution; group norms have none, and no image is read.
@@ -130,7 +143,7 @@ class AdaptedSupernet:
             )
         self.supernet.recalibrate(
             candidate.subnet,
-            _calibration_batches(store, candidate.resolution, num_images),
+            _calibration_batches(store, candidate.resolution, num_images, self.device),
             self.lite_residuals,
             size,
         )
@@ -140,6 +153,7 @@ class AdaptedSupernet:
                 cut = elastic_lite_residual.cut_state(self.lite_residuals[index], size)
                 for name, value in cut.items():
                     weights[f"blocks.{position}.lite_residual.{name}"] = value
+        weights = {name: value.cpu() for name, value in weights.items()}
         return network_of(self.spec, candidate, self.method, self.num_classes), weights
 
     def save(self, path: Path) -> None:
@@ -221,11 +235,13 @@ def _as_module(modules: dict[int, LiteResidual]) -> nn.ModuleDict:
     return nn.ModuleDict({str(index): module for index, module in modules.items()})
 
 
-def _calibration_batches(store: ImageStore, resolution: int, num_images: int) -> Iterator[Tensor]:
+def _calibration_batches(
+    store: ImageStore, resolution: int, num_images: int, device: torch.device
+) -> Iterator[Tensor]:
     split = store.split("train")
     count = min(num_images, len(split))
     # Images lie in the order of their classes: each batch takes its share of every class.
     num_batches = math.ceil(count / _CALIBRATION_BATCH)
     for first in range(num_batches):
         indices = [i * len(split) // count for i in range(first, count, num_batches)]
-        yield normalize(evaluation_batch(split, indices, resolution))
+        yield normalize(evaluation_batch(split, indices, resolution).to(device))

@@ -46,7 +46,8 @@ def score(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Score:
     """Score a candidate on the validation split with weights as they are delivered: batch norm
-    statistics recalibrated and folded in, frozen weights in 8 bits. Raises CancelledError.
+    statistics recalibrated and folded in, frozen weights in 8 bits. It runs on the supernet's
+    device. Raises CancelledError.
 
     rivals: what candidates that take no more memory have right of all images, in the order of
     the same seed. The candidate is given up where it is hopeless against the best of them.
@@ -58,7 +59,7 @@ def score(
                 f"a rival must have seen all {len(split)} validation images but saw {len(each)}"
             )
     config, weights = adapted.subnet_weights(candidate, store)
-    network = build_network(config, adapted.method, weights)
+    network = build_network(config, adapted.method, weights).to(adapted.device)
     order = racing.order(len(split), seed)
     rival = max(rivals, key=np.count_nonzero, default=None)
     if len(split) < racing.MIN_IMAGES:
@@ -94,6 +95,6 @@ def _correct(
         if should_stop():
             raise CancelledError("evaluation was cancelled")
         part = indices[start : start + _EVALUATION_BATCH]
-        logits = network(evaluation_batch(split, part, resolution))
-        found.append((logits.argmax(1) == split.labels_of(part)).numpy())
+        logits = network(evaluation_batch(split, part, resolution).to(network.device))
+        found.append((logits.argmax(1).cpu() == split.labels_of(part)).numpy())
     return np.concatenate(found)

@@ -28,6 +28,17 @@ def check_ray_address(address: str) -> str:
     return address
 
 
+def check_gpus_per_task(share: float) -> float:
+    """Ray counts GPUs by ten thousandths."""
+    if share > 1:
+        raise ValueError(
+            f"ray_gpus_per_task must be at most 1, as a task uses one GPU, but got {share:g}"
+        )
+    if share != 0 and not share >= 1e-4:
+        raise ValueError(f"ray_gpus_per_task must be 0, or from 0.0001 to 1, but got {share:g}")
+    return share
+
+
 class Settings(BaseSettings):
     """What an installation may set. Unsafe values refuse to start."""
 
@@ -99,6 +110,8 @@ class Settings(BaseSettings):
     """The Ray cluster on which jobs score and train, HOST:PORT or auto; None is this machine."""
     ray_patience_seconds: float = Field(default=60.0, gt=0)
     """How long the Ray cluster may not answer before a job goes back into the queue."""
+    ray_gpus_per_task: Annotated[float, AfterValidator(check_gpus_per_task)] = 0.0
+    """How much of a GPU the Ray cluster gives a task; 0 is none, and tasks run on processors."""
 
     @model_validator(mode="after")
     def _check_pool(self) -> Settings:
@@ -106,6 +119,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"pool_processes is for this machine: it must be 1 where ray_address is "
                 f"{self.ray_address!r}, but got {self.pool_processes}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_gpus(self) -> Settings:
+        if self.ray_gpus_per_task > 0 and self.ray_address is None:
+            raise ValueError(
+                f"ray_gpus_per_task is for tasks on a Ray cluster: it must be 0 without a "
+                f"ray_address, but got {self.ray_gpus_per_task:g}"
             )
         return self
 

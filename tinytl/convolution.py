@@ -5,7 +5,8 @@ input's gradient needs the weight alone, and the weight's gradient the input alo
 
 Maps are stored channels last: in that layout torch's CPU convolutions need no copies of their
 input and output in a layout of their own, and a pointwise convolution is a product of matrices:
-it takes no workspace, whatever the sizes and the number of threads.
+it takes no workspace, whatever the sizes and the number of threads. Some of torch's convolutions
+on other devices give another layout, which is changed; on the CPU that copies nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ def empty_map(num_images: int, channels: int, size: torch.Size, like: Tensor) ->
     )
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """The map (N, C, H, W) itself where it is channels last, else such a copy."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
     """Convolution with padding kernel // 2. x: (N, C, H, W), weight: (out, C / groups, k, k)."""
     if is_pointwise(weight, stride, groups):
@@ -48,7 +54,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups
         else:
             torch.addmm(bias, rows(x), matrix, out=rows(y))
         return y
-    return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, 1, groups)
+    return channels_last(F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, 1, groups))
 
 
 def input_gradient(
@@ -67,14 +73,15 @@ def input_gradient(
     padding = weight.shape[-1] // 2
     if groups == len(weight):
         if stride == 1:
-            return F.conv2d(grad, weight.flip(2, 3), None, 1, padding, 1, groups)
+            return channels_last(F.conv2d(grad, weight.flip(2, 3), None, 1, padding, 1, groups))
         grad_x = F.conv_transpose2d(
             grad, weight, None, stride, padding, _rest(grad, weight, in_size, stride), groups
         )
-        return grad_x.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(
+        return channels_last(grad_x)
+    grad_x = F.conv2d(
         _spread_out(grad, in_size, stride), _turned(weight, groups), None, 1, padding, 1, groups
     )
+    return channels_last(grad_x)
 
 
 def _rest(grad: Tensor, weight: Tensor, in_size: torch.Size, stride: int) -> list[int]:

@@ -12,6 +12,7 @@ from tinytl.config import GROUP_NORM_CHANNELS, LiteResidualConfig, largest_divis
 from tinytl.convolution import convolve, input_gradient, weight_gradient
 from tinytl.gradients import Gradients, learns
 from tinytl.norms import Statistics, group_norm, group_norm_backward
+from tinytl.upsampling import upsample, upsample_backward
 
 
 class LiteResidual(nn.Module):
@@ -67,7 +68,7 @@ class LiteResidual(nn.Module):
         y = self._normalize(y, self.final_bn)[0]
         if y.shape[2:] == out_size:
             return y
-        return F.interpolate(y, size=out_size, mode="bilinear", align_corners=False)
+        return upsample(y, out_size)
 
     def _narrow(self, pooled: Tensor) -> tuple[Tensor, tuple[Tensor, Statistics]]:
         """The output of the rectifier; the first norm's input and statistics."""
@@ -89,9 +90,7 @@ class LiteResidual(nn.Module):
         end = convolve(rectified, self._wide(self.conv2), None, 1, 1)
         end_statistics = self._normalize(end, self.final_bn)[1]
         if grad.shape[2:] != end.shape[2:]:
-            grad = torch.ops.aten.upsample_bilinear2d_backward(
-                grad, grad.shape[2:], end.shape, False
-            )
+            grad = upsample_backward(grad, end.shape[2:])
         grad = self._norm_backward(grad, end, self.final_bn, end_statistics, gradients)
         del end
         weight = self._wide(self.conv2)

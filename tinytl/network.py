@@ -57,6 +57,11 @@ class Network(nn.Module):
         )
 
     @property
+    def device(self) -> torch.device:
+        """Where it runs: Module.to moves it."""
+        return self.classifier.bias.device
+
+    @property
     def parts(self) -> list[Part]:
         """What a map passes, from images to features."""
         tail = (
@@ -69,7 +74,8 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, 3, H, W): normalized float, or raw uint8.
+        """Logits (N, num_classes) of images (N, 3, H, W): normalized float, or raw uint8. They
+        are on the network's device.
 
         For prediction: no gradient is recorded. tinytl.step trains.
         """

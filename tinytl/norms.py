@@ -1,9 +1,15 @@
-"""Norms of a frozen network, forward and backward: group norm, and fixed statistics."""
+"""Norms of a frozen network, forward and backward: group norm, and fixed statistics.
+
+Maps are channels last. torch's group norm takes them so on the CPU, and on other devices only in
+torch's usual layout.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from tinytl.convolution import channels_last
 
 Statistics = tuple[Tensor, Tensor]
 """Mean and reciprocal deviation."""
@@ -13,8 +19,10 @@ def group_norm(
     x: Tensor, gain: Tensor, bias: Tensor, num_groups: int, eps: float
 ) -> tuple[Tensor, Statistics]:
     """Group norm of x (N, C, H, W) (arXiv 1803.08494), and its statistics, each (N, groups)."""
-    y, mean, inv_std = torch.ops.aten.native_group_norm(x, gain, bias, *_sizes(x), num_groups, eps)
-    return y, (mean, inv_std)
+    y, mean, inv_std = torch.ops.aten.native_group_norm(
+        _accepted(x), gain, bias, *_sizes(x), num_groups, eps
+    )
+    return channels_last(y), (mean, inv_std)
 
 
 def group_norm_backward(
@@ -28,10 +36,15 @@ def group_norm_backward(
     """
     mean, inv_std = statistics
     assert grad.is_contiguous(memory_format=torch.channels_last)
-    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_group_norm_backward(
-        grad, x, mean, inv_std, gain, *_sizes(x), mean.shape[1], (True, True, True)
-    )
-    return gradients
+    grad_x, grad_gain, grad_bias = torch.ops.aten.native_group_norm_backward(
+        _accepted(grad), _accepted(x), mean, inv_std, gain, *_sizes(x), mean.shape[1],
+        (True, True, True),
+    )  # fmt: skip
+    return channels_last(grad_x), grad_gain, grad_bias
+
+
+def _accepted(x: Tensor) -> Tensor:
+    return x if x.device.type == "cpu" else x.contiguous()
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int]:

@@ -57,11 +57,12 @@ class _Moment:
     scales: Tensor | None
 
     @staticmethod
-    def zero(num_values: int, dtype: torch.dtype) -> _Moment:
-        values = torch.zeros(num_values, dtype=dtype)
+    def zero(num_values: int, dtype: torch.dtype, device: torch.device) -> _Moment:
+        values = torch.zeros(num_values, dtype=dtype, device=device)
         if dtype.is_floating_point:
             return _Moment(values=values, scales=None)
-        return _Moment(values=values, scales=torch.zeros(math.ceil(num_values / BLOCK_VALUES)))
+        num_blocks = math.ceil(num_values / BLOCK_VALUES)
+        return _Moment(values=values, scales=torch.zeros(num_blocks, device=device))
 
     def part(self, chunk: slice) -> _Moment:
         scales = self.scales
@@ -81,7 +82,9 @@ class Adam:
     own, which needs no search: see _Code. Codes and bfloat16 weights are rounded at random, up or
     down so that the mean stays: to the nearest, a change of less than half a step would be lost
     every time, and (1 - beta2) v is always less. The noise comes from (seed, step, number of the
-    tensor) alone.
+    tensor) alone, on each kind of device in its own way.
+
+    parameters are on one device, and so are moments and buffers.
     """
 
     def __init__(
@@ -101,7 +104,8 @@ class Adam:
         self._step = torch.zeros((), dtype=torch.int64)
         self._learning_rate = 0.0
         self._due: set[str] = set()
-        self._generator = torch.Generator()
+        (device,) = {parameter.device for parameter in self._parameters.values()}
+        self._generator = torch.Generator(device)
         self._first: dict[str, _Moment] = {}
         self._second: dict[str, _Moment] = {}
         for name, parameter in self._parameters.items():
@@ -109,8 +113,8 @@ class Adam:
             wide = torch.promote_types(parameter.dtype, torch.float32)
             coded = has_8bit_moments(size, state_bits)
             assert not coded or wide == torch.float32, "codes stand for float32"
-            self._first[name] = _Moment.zero(size, torch.int8 if coded else wide)
-            self._second[name] = _Moment.zero(size, torch.uint8 if coded else wide)
+            self._first[name] = _Moment.zero(size, torch.int8 if coded else wide, device)
+            self._second[name] = _Moment.zero(size, torch.uint8 if coded else wide, device)
 
     def begin_step(self, learning_rate: float) -> None:
         """Count a step, in which every parameter gets exactly one update."""
@@ -171,7 +175,7 @@ class Adam:
             [m],
             [v],
             [],
-            [self._step - 1.0],  # counted once more in there
+            [(self._step - 1.0).to(values.device)],  # counted once more in there
             fused=True,
             amsgrad=False,
             beta1=self._beta1,
@@ -231,7 +235,7 @@ class _Rows:
         dtype = torch.float32 if coded or rounded else values.dtype
 
         def row(needed: bool) -> Tensor | None:
-            return torch.empty(length, dtype=dtype) if needed else None
+            return torch.empty(length, dtype=dtype, device=values.device) if needed else None
 
         self.gradient = row(gradients.dtype != dtype)
         self.weight = row(rounded)
@@ -239,7 +243,8 @@ class _Rows:
         self.second = row(coded)
         self.words = None
         if coded or rounded:
-            self.words = torch.empty(math.ceil(length / 4), dtype=torch.int64)
+            num_words = math.ceil(length / 4)
+            self.words = torch.empty(num_words, dtype=torch.int64, device=values.device)
 
     def noise(self, out: Tensor, generator: torch.Generator) -> Tensor:
         """Fresh integers from -2^15 to 2^15 - 1, in out."""

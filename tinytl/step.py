@@ -31,7 +31,7 @@ from tinytl.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """images: (B, 3, H, W), uint8 or normalized float; labels: (B,).
+    """images: (B, 3, H, W), uint8 or normalized float; labels: (B,). All on the network's device.
 
     keep: (B, F), the features' dropout mask, scaled by 1 / (1 - rate); None keeps all.
     """
@@ -82,7 +82,7 @@ class _Head:
             raise DivergenceError(f"the loss became {losses.sum().item()}")
         # d loss / d logits = softmax(logits) - the smoothed label, over the whole batch's images
         grad = F.softmax(logits, 1).sub_(smoothing / logits.shape[1])
-        grad[torch.arange(len(labels)), labels] -= 1 - smoothing
+        grad[torch.arange(len(labels), device=grad.device), labels] -= 1 - smoothing
         grad.div_(len(batch.labels))
         grad_features = grad @ linear.weight.to(grad.dtype)
         if keep is not None:

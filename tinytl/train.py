@@ -86,6 +86,8 @@ def train(
 ) -> tuple[EpochReport, ...]:
     """Train the network in place on store's train split and return a report for each epoch.
 
+    It is trained on the device that it is on. Checkpoints are the same from every device, and
+    serve on every other.
     on_step is told how many of all updates are done, on_resume the epochs that the checkpoint
     holds, on_epoch each one after. With a checkpoint, or the path of one, every epoch is saved
     there atomically, and a run that finds one goes on after its last epoch, to the same result
@@ -153,9 +155,9 @@ def correct_images(
         if should_stop():
             raise CancelledError("evaluation was cancelled")
         indices = range(start, min(start + batch_size, len(split)))
-        logits = network(split.batch(indices, resolution))
+        logits = network(split.batch(indices, resolution).to(network.device))
         labels = split.labels_of(indices)
-        correct[indices.start : indices.stop] = (logits.argmax(1) == labels).numpy()
+        correct[indices.start : indices.stop] = (logits.argmax(1).cpu() == labels).numpy()
     return correct
 
 
@@ -223,12 +225,12 @@ class _Run:
 
     def train_step(self, indices: list[int], epoch: int, learning_rate: float) -> float:
         """One update from the images of these indices; returns the sum of their losses."""
-        seed = (self.settings.seed, epoch)
+        seed, device = (self.settings.seed, epoch), self.network.device
         batch = Batch(
             images=self.split.augmented_batch(
                 indices, self.resolution, self.settings.augmentation, seed
-            ),
-            labels=self.split.labels_of(indices),
+            ).to(device),
+            labels=self.split.labels_of(indices).to(device),
             keep=self._dropout_mask(indices, seed),
             label_smoothing=self.settings.label_smoothing,
         )
@@ -248,7 +250,7 @@ class _Run:
         for row, index in enumerate(indices):
             rng = np.random.default_rng([*seed, index, 1])
             mask.numpy()[row] = rng.random(features) >= rate
-        return mask.div_(1 - rate)
+        return mask.div_(1 - rate).to(self.network.device)
 
     def save(self, checkpoint: Checkpoint, history: list[EpochReport]) -> None:
         header = {**self.identity, "history": [asdict(report) for report in history]}
@@ -286,7 +288,7 @@ def _digest(network: Network) -> str:
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         if name not in trained:
-            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+            digest.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

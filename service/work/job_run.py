@@ -156,6 +156,8 @@ class JobRun:
                 shared,
                 self.should_stop,
                 patience_seconds=settings.ray_patience_seconds,
+                gpus_per_task=settings.ray_gpus_per_task,
+                say=self.log,
             )
         if settings.pool_processes > 1:
             from service.work.pools.processes import ProcessPool

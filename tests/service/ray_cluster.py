@@ -62,9 +62,10 @@ class RayCluster:
         for _ in range(num_nodes):
             self.add_node()
 
-    def add_node(self) -> None:
-        """It may take seconds until it is there."""
-        self._nodes.append(self._start(f"--address={self.address}", "--num-cpus=1"))
+    def add_node(self, *options: str) -> int:
+        """It may take seconds until it is there; its process id."""
+        self._nodes.append(self._start(f"--address={self.address}", "--num-cpus=1", *options))
+        return self._nodes[-1].pid
 
     def keep_up(self) -> None:
         """Start a node in place of each that has died by itself: on a busy machine some do as
@@ -148,7 +149,7 @@ class RayCluster:
         return held[0]
 
     def kill_node_of(self, pid: int) -> None:
-        """With everything on it, as if its power had failed."""
-        (node,) = (node for node in self._nodes if pid in descendants(node.pid))
+        """With everything on it, as if its power had failed. pid: its own, or of one on it."""
+        (node,) = (n for n in self._nodes if pid in (n.pid, *descendants(n.pid)))
         self._nodes.remove(node)
         self._kill(node)

@@ -27,6 +27,11 @@ def test_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"ray_address": "head"}, "auto or HOST:PORT but got 'head'"),
         ({"ray_address": "local"}, "auto or HOST:PORT but got 'local'"),
         ({"pool_processes": 0}, "pool_processes"),
+        ({"ray_gpus_per_task": 2.0}, "at most 1, as a task uses one GPU, but got 2"),
+        ({"ray_gpus_per_task": -0.5}, "0, or from 0.0001 to 1, but got -0.5"),
+        ({"ray_gpus_per_task": 0.00001}, "0, or from 0.0001 to 1, but got 1e-05"),
+        ({"ray_gpus_per_task": float("nan")}, "0, or from 0.0001 to 1, but got nan"),
+        ({"ray_gpus_per_task": 0.5}, "must be 0 without a ray_address, but got 0.5"),
         ({"data_dirr": "/tmp"}, "data_dirr"),
     ],
 )
@@ -39,6 +44,8 @@ def test_a_cluster_needs_ray_and_no_processes_beside_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(settings_module, "find_spec", lambda name: object())
     for address in ("auto", "127.0.0.1:6379", "ray-head:6379"):
         assert Settings(ray_address=address).ray_address == address
+    assert Settings(ray_address="auto").ray_gpus_per_task == 0
+    assert Settings(ray_address="auto", ray_gpus_per_task=0.25).ray_gpus_per_task == 0.25
     with pytest.raises(ValidationError, match="must be 1 where ray_address is 'auto', but got 2"):
         Settings(ray_address="auto", pool_processes=2)
     monkeypatch.setattr(settings_module, "find_spec", lambda name: None)

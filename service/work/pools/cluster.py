@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +19,7 @@ from service.work.lifeline import StopCheck
 from service.work.pools.news import Done, Failed, Started
 from service.work.pools.patience import Patience
 from service.work.pools.pool import OnNews
+from service.work.pools.room import Room
 from service.work.pools.tasks import Parcel, Shared, Task
 from tinytl.errors import CancelledError
 
@@ -50,16 +51,28 @@ class _Flight:
 
 
 class RayPool:
-    """Tasks on the cluster at an address, as many at once as it has processors for.
+    """Tasks on the cluster at an address, as many at once as it has processors for, and GPUs where
+    each task takes a share of one.
 
     The cluster holds nothing that matters: a task whose node has died is given again, from its
     last checkpoint. Connects when the first tasks come; leave it to disconnect.
+
+    say is told while tasks wait for a node that the cluster does not have.
     """
 
     def __init__(
-        self, address: str, shared: Shared, should_stop: StopCheck, *, patience_seconds: float
+        self,
+        address: str,
+        shared: Shared,
+        should_stop: StopCheck,
+        *,
+        patience_seconds: float,
+        gpus_per_task: float = 0.0,
+        say: Callable[[str], None] = lambda message: None,
     ) -> None:
         self._address, self._shared, self._should_stop = address, shared, should_stop
+        self._gpus_per_task, self._say = gpus_per_task, say
+        self._room = Room(_taken_by_task(gpus_per_task), self._tell)
         self._patience = Patience(patience_seconds)
         self._ask_every_seconds = min(_ASK_EVERY_SECONDS, patience_seconds / 4)
         self._asked = float("-inf")
@@ -122,7 +135,10 @@ class RayPool:
             self._patience.rest()  # many images take their time
             self._reference = ray.put(Parcel.for_any_machine(self._shared))
             self._start = ray.remote(
-                num_cpus=torch.get_num_threads(), max_retries=0, num_returns="streaming"
+                num_cpus=torch.get_num_threads(),
+                num_gpus=self._gpus_per_task or None,  # with some, each has a process of its own
+                max_retries=0,
+                num_returns="streaming",
             )(run_on_node)
         self._patience.renew()
 
@@ -138,6 +154,7 @@ class RayPool:
                 flight.task,
                 [self._reference],
                 num_threads=torch.get_num_threads(),
+                gpus_per_task=self._gpus_per_task,
                 tinyfit_version=own_version(),
             )
         flights[stream] = flight
@@ -148,7 +165,7 @@ class RayPool:
             ready, _ = ray.wait(list(flights), num_returns=1, timeout=_LOOK_EVERY_SECONDS)
         self._check_stop()
         if time.monotonic() - self._asked >= self._ask_every_seconds:
-            self._ask()
+            self._room.look(self._ask())
             if not any(flight.is_started for flight in flights.values()):
                 self._should_stop()  # a beat: in a busy cluster, tasks wait
         for stream in ready:
@@ -188,18 +205,32 @@ class RayPool:
         logger.warning("a task is given to the Ray cluster again: %s", reason)
         self._give(flights, flight)
 
-    def _ask(self) -> None:
-        """Ask the cluster whether it lives. Where it is gone, this may never return."""
+    def _ask(self) -> list[dict[str, Any]]:
+        """Ask the cluster whether it lives; its nodes. Where it is gone, this may never return."""
         with _calls_to_cluster():
             nodes = ray.nodes()
         if not any(node["NodeID"] == self._node_id and node["Alive"] for node in nodes):
             raise ClusterLostError(f"the Ray node of this machine, of {self._address}, is gone")
         self._asked = time.monotonic()
         self._patience.renew()
+        found: list[dict[str, Any]] = nodes
+        return found
+
+    def _tell(self, message: str) -> None:
+        logger.warning("%s", message)
+        self._patience.rest()
+        self._say(message)
+        self._patience.renew()
 
     def _check_stop(self) -> None:
         if self._should_stop.quietly():
             raise CancelledError("the job was asked to stop")
+
+
+def _taken_by_task(gpus: float) -> dict[str, float]:
+    """By Ray's names."""
+    taken: dict[str, float] = {"CPU": torch.get_num_threads()}
+    return {**taken, "GPU": gpus} if gpus > 0 else taken
 
 
 @contextmanager

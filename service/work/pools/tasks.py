@@ -23,13 +23,17 @@ from tinytl.network import Network, build_network
 from tinytl.train import EpochReport, TrainSettings, train
 from tinytl.trainable import Method
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What all tasks of a stage work with; trainings have no use for the supernet."""
+    """What all tasks of a stage work with, and on which device; trainings have no use for the
+    supernet, which is there."""
 
     store: ImageStore
     adapted: AdaptedSupernet | None = None
+    device: torch.device = _CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ class Parcel:
         images = ImageStore(splits, store.classes, store.image_size)
         return cls(images=images, adapted=_packed(shared.adapted))
 
-    def open(self) -> Shared:
+    def open(self, device: torch.device = _CPU) -> Shared:
         store, adapted = self.images, None
         if isinstance(store, Path):
             store = ImageStore.open(store)
@@ -61,7 +65,8 @@ class Parcel:
             arrays, header = self.adapted
             tensors = to_tensors(arrays)
             adapted = AdaptedSupernet.from_tensors(tensors, header, source="the shared supernet")
-        return Shared(store=store, adapted=adapted)
+            adapted.to(device)
+        return Shared(store=store, adapted=adapted, device=device)
 
 
 def _packed(
@@ -132,7 +137,7 @@ class TrainTask:
             tell(Epoch(report, checkpoint.content))
 
         train(
-            self.network(),
+            self.network().to(shared.device),
             shared.store,
             resolution=self.candidate.resolution,
             plan=self.candidate.plan,

@@ -1,5 +1,6 @@
 """What a job's process makes of what Ray says, without a cluster."""
 
+import re
 import subprocess
 import sys
 import time
@@ -9,9 +10,13 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
+import torch
 
 from service.errors import ClusterLostError, ServiceError, TaskLostError
+from service.record.events import list_events
+from service.record.models import EventKind
 from service.work.exits import Exit
+from service.work.job_run import JobRun
 from service.work.pools.news import Alive, Done, Failed, News, Started, Step
 from tests.service.work.test_pools import Watch
 from tinytl.errors import CancelledError
@@ -43,6 +48,8 @@ class FakeRay:
     given: list[Task] = field(default_factory=list)
     cancelled: list[Any] = field(default_factory=list)
     is_alive: bool = True
+    num_gpus: list[int] = field(default_factory=lambda: [0])
+    """Of the other node, at one look after another; the last stays."""
 
     def remote(self, **options: Any) -> Callable[..., Any]:
         return lambda function: SimpleNamespace(remote=self.give)
@@ -65,7 +72,13 @@ class FakeRay:
         return told
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"NodeID": "here", "Alive": self.is_alive}, {"NodeID": "there", "Alive": True}]
+        num_gpus = self.num_gpus.pop(0) if len(self.num_gpus) > 1 else self.num_gpus[0]
+        there = {"CPU": 64.0, **({"GPU": float(num_gpus)} if num_gpus else {})}
+        return [
+            {"NodeID": "here", "Alive": self.is_alive, "Resources": {"GPU": 8.0}},
+            {"NodeID": "gone", "Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+            {"NodeID": "there", "Alive": True, "Resources": there},
+        ]
 
     def cancel(self, stream: Any, *, force: bool) -> None:
         assert force
@@ -93,11 +106,12 @@ def watch() -> Watch:
 def run(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[News]]:
     """Runs one task on a cluster that tells these scripts."""
 
-    def run(ray: FakeRay) -> list[News]:
+    def run(ray: FakeRay, **options: Any) -> list[News]:
         monkeypatch.setattr(cluster, "ray", ray)
         told: list[News] = []
         shared: Any = None
-        with cluster.RayPool("auto", shared, watch.check, patience_seconds=60.0) as pool:
+        options = {"patience_seconds": 60.0, **options}
+        with cluster.RayPool("auto", shared, watch.check, **options) as pool:
             pool._start, pool._node_id = ray.remote()(None), "here"
             pool._ask_every_seconds = 0.0
             pool.run([Task()], lambda number, news: told.append(news))
@@ -124,6 +138,56 @@ def test_a_living_cluster_in_which_tasks_wait_is_a_beat(
 ) -> None:
     run(FakeRay([[None, None, None, None, Started(), Done()]]))
     assert watch.num_beats >= 4 + 2
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "gpus_per_task", "said"),
+    [
+        ([0], 0.0, []),
+        ([1], 0.5, []),
+        ([0], 0.5, ["tasks wait"]),
+        ([0, 0, 0, 1], 0.5, ["tasks wait", "now"]),
+        ([0, 0, 1, 0], 0.5, ["tasks wait", "now", "tasks wait"]),
+    ],
+)
+def test_it_is_told_while_no_node_could_run_a_task(
+    run: Callable[..., list[News]],
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    num_gpus: list[int],
+    gpus_per_task: float,
+    said: list[str],
+) -> None:
+    monkeypatch.setattr("service.work.pools.room._SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    messages: list[str] = []
+    ray = FakeRay([[*[None] * 6, Started(), Done()]], num_gpus=num_gpus)
+    run(ray, gpus_per_task=gpus_per_task, say=messages.append)
+    assert len(messages) == len(said)
+    for message, words in zip(messages, said, strict=True):
+        assert words in message
+        assert ("no node of the Ray cluster has CPU 3 and GPU 0.5" in message) == ("wait" in words)
+    assert watch.num_beats >= 6
+
+
+def test_a_node_that_is_away_for_moments_is_not_told(run: Callable[..., list[News]]) -> None:
+    messages: list[str] = []
+    ray = FakeRay([[None, None, None, Started(), Done()]])
+    run(ray, gpus_per_task=1.0, say=messages.append)
+    assert messages == []
+
+
+def test_a_job_tells_its_log_what_its_tasks_wait_for(make_run: Callable[..., JobRun]) -> None:
+    job = make_run()
+    changed = {"ray_address": "auto", "ray_gpus_per_task": 0.5}
+    job.settings = job.settings.model_copy(update=changed)
+    shared: Any = None
+    with job.pool(shared) as pool:
+        assert pool._gpus_per_task == 0.5  # type: ignore[attr-defined]
+        pool._tell("no node has a GPU")  # type: ignore[attr-defined]
+    events = list_events(job.database, job.job.id)
+    told = [event.detail["message"] for event in events if event.kind is EventKind.LOG]
+    assert told == ["no node has a GPU"]
 
 
 def test_a_task_that_dies_goes_on_from_where_it_was(run: Callable[..., list[News]]) -> None:
@@ -168,9 +232,41 @@ def test_a_node_of_another_version_is_refused() -> None:
     from service.work.pools.node import own_version, run_on_node
 
     task: Any = None
-    (news,) = run_on_node(task, [], num_threads=1, tinyfit_version="0.0.7")
+    options = {"num_threads": 1, "gpus_per_task": 0.0}
+    (news,) = run_on_node(task, [], tinyfit_version="0.0.7", **options)
     assert isinstance(news, Failed)
     assert f"has tinyfit {own_version()}, but the worker has 0.0.7" in str(news.error)
+
+
+@pytest.mark.parametrize(
+    ("has_cuda", "words"),
+    [
+        (False, f"gave a task 0.5 GPUs, but its torch {torch.__version__} finds no CUDA"),
+        (True, "too little GPU memory for tasks that take 0.5 GPUs each: .*no 3 GiB"),
+    ],
+)
+def test_what_a_node_with_a_gpu_can_lack(
+    monkeypatch: pytest.MonkeyPatch, has_cuda: bool, words: str
+) -> None:
+    from service.work.pools import node
+
+    class Large:
+        def run(self, *args: Any) -> None:
+            assert opened == [torch.device("cpu")]
+            raise torch.OutOfMemoryError("no 3 GiB")
+
+    opened: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    monkeypatch.setattr(node, "repeatable_gpu", lambda: torch.device("cpu"))
+    monkeypatch.setattr(node, "_open", lambda reference, device: opened.append(device))
+    version = node.own_version()
+    task: Any = Large()
+    options = {"num_threads": torch.get_num_threads(), "gpus_per_task": 0.5}
+    *_, news = node.run_on_node(task, [None], tinyfit_version=version, **options)
+    assert isinstance(news, Failed)
+    assert isinstance(news.error, ServiceError)
+    assert re.search(rf"the Ray node [\d.]+ .*{words.replace('+', '.')}", str(news.error))
+    assert "TINYFIT_RAY_GPUS_PER_TASK" in str(news.error)
 
 
 IMPATIENT = """

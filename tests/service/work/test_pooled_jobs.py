@@ -7,6 +7,8 @@ process stands still where a fault is to hit.
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -173,3 +175,46 @@ def test_a_job_that_ends_takes_its_tasks_on_the_cluster_with_it(
         on_ray.workers.clear()
     wait_for(lambda: not is_alive(task))
     wait_for(lambda: not cluster.task_processes())
+
+
+ON_GPU = """
+import sys, threading
+import numpy as np
+from service.errors import ServiceError
+from service.work.lifeline import StopCheck
+from service.work.pools import cluster, room
+from service.work.pools.tasks import Shared
+from tests.service.work.pool_tasks import Scripted
+from tinytl.data import ImageSplit, ImageStore
+cluster._ASK_EVERY_SECONDS, room._SAY_AFTER_SECONDS = 0.2, 0.3
+split = ImageSplit(np.zeros((1, 3, 4, 4), np.uint8), np.zeros(1, np.int64))
+shared = Shared(store=ImageStore({"train": split, "val": split}, ["class"], 4))
+check = StopCheck(threading.Event(), lambda: None)
+say = lambda message: print(message, flush=True)
+options = {"patience_seconds": 30.0, "gpus_per_task": 0.5, "say": say}
+with cluster.RayPool(sys.argv[1], shared, check, **options) as pool:
+    try:
+        pool.run([Scripted("tell")], lambda number, news: None)
+    except ServiceError as error:
+        say(error)
+"""
+
+
+def test_a_task_for_a_gpu_waits_for_a_node_with_one_and_runs_there(cluster: RayCluster) -> None:
+    """The GPU is one that Ray is only told of, so the node has to say that torch finds none."""
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", ON_GPU, cluster.address],
+        env={**os.environ, **cluster.environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with waiting:
+        try:
+            assert waiting.stdout is not None
+            assert "no node of the Ray cluster has CPU 1 and GPU 0.5" in waiting.stdout.readline()
+            node = cluster.add_node("--num-gpus=1")
+            told = waiting.communicate(timeout=60)[0]
+        finally:
+            waiting.kill()
+    cluster.kill_node_of(node)
+    assert "the Ray node 127.0.0.1 gave a task 0.5 GPUs, but its torch" in told.splitlines()[-1]

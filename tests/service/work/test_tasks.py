@@ -5,16 +5,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from search import racing
 from search.adapted import AdaptedSupernet
 from search.space import Candidate
 from search.supernet import load_supernet
 from service.schemas import JobRequest
+from service.work.pools import tasks
 from service.work.pools.news import Done, Epoch, News, Resumed, Step
 from service.work.pools.tasks import Parcel, ScoreTask, Shared, TrainTask, to_arrays
+from tests.pretended_gpu import GPU, pretended_gpu
 from tests.service.conftest import shapes
-from tinytl.config import LiteResidualSize
+from tinytl.config import LiteResidualSize, NetworkConfig
 from tinytl.data import ImageStore, Sample, ingest
+from tinytl.network import Network, build_network
 from tinytl.plan import Plan
 from tinytl.train import TrainSettings
 from tinytl.trainable import Method
@@ -100,6 +105,38 @@ def test_a_training_goes_on_elsewhere_to_the_same_checkpoint(
     assert there[0] == Resumed((first.report,))
     (resumed,) = (news for news in there if isinstance(news, Epoch))
     assert weights_in(resumed.checkpoint) == weights_in(last.checkpoint)
+
+
+def test_both_run_on_the_device_of_what_they_share(
+    shared: Shared, candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shared.adapted is not None
+    config, weights = shared.adapted.subnet_weights(candidate, shared.store)
+    training = TrainTask(
+        config=config,
+        method=shared.adapted.method,
+        weights=to_arrays(weights),
+        candidate=candidate,
+        settings=TrainSettings(),
+    )
+    networks: list[Network] = []
+
+    def build(config: NetworkConfig, method: Method, weights: dict[str, torch.Tensor]) -> Network:
+        assert {value.device.type for value in weights.values()} == {"cpu"}
+        networks.append(build_network(config, method, weights))
+        return networks[-1]
+
+    monkeypatch.setattr("search.score.build_network", build)
+    monkeypatch.setattr(tasks, "train", lambda network, *_, **options: networks.append(network))
+    with pretended_gpu():
+        there = Parcel.for_this_machine(shared).open(GPU)
+        (done,) = news_of(ScoreTask(candidate=candidate, seed=5, rivals=()), there)
+        news_of(training, there)
+    assert [network.device for network in networks] == [GPU, GPU]
+    assert isinstance(done, Done)
+    assert done.score is not None
+    labels = shared.store.split("val").labels[racing.order(12, 5)]
+    assert np.array_equal(done.score.correct, labels == 0)  # without values, the first class it is
 
 
 def weights_in(checkpoint: bytes) -> dict[str, bytes]:
