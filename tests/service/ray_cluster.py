@@ -12,12 +12,22 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.service.processes import descendants, is_alive, wait_for
 
 _START = (sys.executable, str(Path(__file__).with_name("ray_start.py")), "start", "--block")
 _LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, eq=False)
+class _Node:
+    """options: of `ray start`; output: what that has printed."""
+
+    process: subprocess.Popen[bytes]
+    options: tuple[str, ...]
+    output: Path
 
 
 class RayCluster:
@@ -45,8 +55,8 @@ class RayCluster:
         }
         # Its sockets' paths may have 107 characters at most: those of pytest are too long.
         self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-        self._head: subprocess.Popen[bytes] | None = None
-        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._head: _Node | None = None
+        self._nodes: list[_Node] = []
         self._started: set[int] = set()
 
     def start(self, num_nodes: int) -> None:
@@ -59,29 +69,34 @@ class RayCluster:
             f"--temp-dir={self._folder}",
         )
         wait_for(self._answers, 60)
-        for _ in range(num_nodes):
-            self.add_node()
+        for _ in range(num_nodes):  # one by one: of those that start together some may die
+            self.start_node()
 
-    def add_node(self, *options: str) -> int:
-        """It may take seconds until it is there; its process id."""
+    def start_node(self, *options: str) -> int:
+        """Returns its process id once it is there."""
+        self.add_node(*options)
+        wait_for(self._has_started, 60)
+        return self._nodes[-1].process.pid
+
+    def add_node(self, *options: str) -> None:
+        """It takes seconds until it is there."""
         self._nodes.append(self._start(f"--address={self.address}", "--num-cpus=1", *options))
-        return self._nodes[-1].pid
 
     def keep_up(self) -> None:
-        """Start a node in place of each that has died by itself: on a busy machine some do as
-        they start."""
-        for node in [node for node in self._nodes if node.poll() is not None]:
-            self._nodes.remove(node)
-            self.add_node()
+        """Start each node again that has died by itself: on a busy machine some do as they
+        start."""
+        for number, node in enumerate(self._nodes):
+            if node.process.poll() is not None:
+                self._nodes[number] = self._start(*node.options)
 
     def kill_any_node(self, rng: random.Random) -> None:
         """One that takes tasks, with everything on it."""
-        self._kill(self._nodes.pop(rng.randrange(len(self._nodes))))
+        self._kill(self._nodes.pop(rng.randrange(len(self._nodes))).process)
 
     def kill(self) -> None:
         """Every node of it, the head too."""
-        for process in [*self._nodes, *([self._head] if self._head else [])]:
-            self._kill(process)
+        for node in [*self._nodes, *([self._head] if self._head else [])]:
+            self._kill(node.process)
         self._nodes.clear()
         self._head = None
 
@@ -94,27 +109,35 @@ class RayCluster:
         """Those that run a task of tinyfit now."""
         running = []
         for node in self._nodes:
-            for pid in descendants(node.pid):
+            for pid in descendants(node.process.pid):
                 with suppress(FileNotFoundError):
                     if b"ray::run_on_node" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         running.append(pid)
         return running
 
-    def _start(self, *options: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [
-                *_START,
-                f"--node-ip-address={_LOOPBACK}",
-                "--object-store-memory=100000000",
-                "--disable-usage-stats",
-                *options,
-            ],
-            env={**os.environ, **self.environment},
-            stdin=subprocess.PIPE,  # its end ends the node
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    def _start(self, *options: str) -> _Node:
+        output = self._folder / f"{secrets.token_hex(4)}.out"
+        with output.open("wb") as stream:
+            process = subprocess.Popen(
+                [
+                    *_START,
+                    f"--node-ip-address={_LOOPBACK}",
+                    "--object-store-memory=100000000",
+                    "--disable-usage-stats",
+                    *options,
+                ],
+                env={**os.environ, **self.environment, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.PIPE,  # its end ends the node
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+        return _Node(process, options, output)
+
+    def _has_started(self) -> bool:
+        """The latest node, which is started again where it has died."""
+        self.keep_up()
+        return b"Ray runtime started" in self._nodes[-1].output.read_bytes()
 
     def _answers(self) -> bool:
         host, port = self.address.split(":")
@@ -137,6 +160,7 @@ class RayCluster:
         held: list[int] = []
 
         def hold() -> bool:
+            self.keep_up()
             for pid in self.task_processes():
                 os.kill(pid, signal.SIGSTOP)
                 if pid in self.task_processes():  # it had not just come to its end
@@ -150,6 +174,6 @@ class RayCluster:
 
     def kill_node_of(self, pid: int) -> None:
         """With everything on it, as if its power had failed. pid: its own, or of one on it."""
-        (node,) = (n for n in self._nodes if pid in (n.pid, *descendants(n.pid)))
+        (node,) = (n for n in self._nodes if pid in (n.process.pid, *descendants(n.process.pid)))
         self._nodes.remove(node)
-        self._kill(node)
+        self._kill(node.process)

@@ -212,7 +212,7 @@ def test_a_task_for_a_gpu_waits_for_a_node_with_one_and_runs_there(cluster: RayC
         try:
             assert waiting.stdout is not None
             assert "no node of the Ray cluster has CPU 1 and GPU 0.5" in waiting.stdout.readline()
-            node = cluster.add_node("--num-gpus=1")
+            node = cluster.start_node("--num-gpus=1")
             told = waiting.communicate(timeout=60)[0]
         finally:
             waiting.kill()
