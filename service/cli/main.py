@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.cli.adapt import add_adapt
 from service.cli.command import (
@@ -29,6 +29,9 @@ from service.cli.datasets import add_datasets
 from service.cli.jobs import add_jobs
 from service.cli.keys import add_keys
 from service.cli.pretrain import add_pretrain
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 logger = logging.getLogger(__name__)
 
@@ -88,14 +91,17 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, DBAPIError):
         return f"the database does not work: {error.orig}"
     if isinstance(error, ValidationError):
-        return "; ".join(
-            f"{'.'.join(map(str, found['loc'])) or 'settings'} {found.get('input')!r}: "
-            f"{found['msg']}"
-            for found in error.errors()
-        )
+        return "; ".join(map(_what_is_invalid, error.errors()))
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename!r}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _what_is_invalid(found: ErrorDetails) -> str:
+    """What is wrong with several values together quotes them itself."""
+    message = found["msg"].removeprefix("Value error, ")
+    where = ".".join(map(str, found["loc"]))
+    return f"{where} {found['input']!r}: {message}" if where else message
 
 
 def _serve(options: argparse.Namespace) -> None:
