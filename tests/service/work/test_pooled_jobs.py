@@ -200,6 +200,7 @@ with cluster.RayPool(sys.argv[1], shared, check, **options) as pool:
 """
 
 
+@pytest.mark.slow
 def test_a_task_for_a_gpu_waits_for_a_node_with_one_and_runs_there(cluster: RayCluster) -> None:
     """The GPU is one that Ray is only told of, so the node has to say that torch finds none."""
     waiting = subprocess.Popen(
