@@ -84,19 +84,23 @@ def test_a_score_is_the_same_wherever_it_is_found(
     assert (found.accuracy, found.num_images) == (expected.accuracy, 12)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_training_goes_on_elsewhere_to_the_same_checkpoint(
-    shared: Shared, candidate: Candidate, way: Any
-) -> None:
+def training_of(shared: Shared, candidate: Candidate, settings: TrainSettings) -> TrainTask:
     assert shared.adapted is not None
     config, weights = shared.adapted.subnet_weights(candidate, shared.store)
-    task = TrainTask(
+    return TrainTask(
         config=config,
         method=shared.adapted.method,
         weights=to_arrays(weights),
         candidate=candidate,
-        settings=TrainSettings(epochs=2, seed=5),
+        settings=settings,
     )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_training_goes_on_elsewhere_to_the_same_checkpoint(
+    shared: Shared, candidate: Candidate, way: Any
+) -> None:
+    task = training_of(shared, candidate, TrainSettings(epochs=2, seed=5))
     here = news_of(task, shared)
     first, last = (news for news in here if isinstance(news, Epoch))
     assert [news for news in here if isinstance(news, Step)][-1] == Step(6, 6)
@@ -110,15 +114,7 @@ def test_a_training_goes_on_elsewhere_to_the_same_checkpoint(
 def test_both_run_on_the_device_of_what_they_share(
     shared: Shared, candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert shared.adapted is not None
-    config, weights = shared.adapted.subnet_weights(candidate, shared.store)
-    training = TrainTask(
-        config=config,
-        method=shared.adapted.method,
-        weights=to_arrays(weights),
-        candidate=candidate,
-        settings=TrainSettings(),
-    )
+    training = training_of(shared, candidate, TrainSettings())
     networks: list[Network] = []
 
     def build(config: NetworkConfig, method: Method, weights: dict[str, torch.Tensor]) -> Network:
