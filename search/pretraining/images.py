@@ -55,6 +55,10 @@ class Crops:
     def part(self, members: slice) -> Crops:
         return Crops(**{name: value[members] for name, value in vars(self).items()})
 
+    def on(self, device: torch.device) -> Tensor:
+        """The fields in their order, float32 (6, N)."""
+        return torch.from_numpy(np.stack(list(vars(self).values())).astype(np.float32)).to(device)
+
 
 class TrainingImages:
     """A split's images and labels on one device; on the CPU the images stay memory-mapped."""
@@ -68,31 +72,32 @@ class TrainingImages:
 
     def batch(self, indices: np.ndarray, crops: Crops, resolution: int) -> tuple[Tensor, Tensor]:
         """Normalized crops (N, 3, resolution, resolution) and labels (N,) of these images."""
-        chosen = torch.from_numpy(indices).to(self._images.device)
+        device = self._images.device
+        chosen = torch.from_numpy(indices).to(device)
+        top, left, height, width, mirrored, brightness = crops.on(device)
         images = self._images[chosen]
         side = images.shape[-1]
-        rows = resampling(side, crops.top, crops.height, resolution)
-        columns = resampling(side, crops.left, crops.width, resolution)
-        columns[crops.mirrored] = columns[crops.mirrored][:, ::-1]
-        columns *= crops.brightness[:, None, None]
-        across = torch.from_numpy(columns).to(images.device)[:, None]
-        down = torch.from_numpy(rows).to(images.device)[:, None]
-        views = down @ (images.float() @ across.transpose(2, 3))
+        down = resampling(side, top, height, resolution)
+        across = resampling(side, left, width, resolution)
+        across = torch.where(mirrored.bool()[:, None, None], across.flip(1), across)
+        across = across * brightness[:, None, None]
+        views = down[:, None] @ (images.float() @ across[:, None].transpose(2, 3))
         return normalize(views.clamp_(0, 255)), self._labels[chosen]
 
 
-def resampling(side: int, start: np.ndarray, length: np.ndarray, resolution: int) -> np.ndarray:
-    """Weights (N, resolution, side), float32, that resample a stretch of a line of pixels.
+def resampling(side: int, start: Tensor, length: Tensor, resolution: int) -> Tensor:
+    """Weights (N, resolution, side) that resample a stretch of a line of pixels.
 
     start and length (N,) are shares of the side. The filter is a triangle, as in antialiased
     bilinear interpolation: it reaches one pixel of the coarser grid to either side.
     """
     scale = length * side / resolution
-    centres = (start * side)[:, None] + (np.arange(resolution) + 0.5) * scale[:, None]
-    distances = np.abs(np.arange(side) + 0.5 - centres[:, :, None])
-    weights = np.maximum(0, 1 - distances / np.maximum(1, scale)[:, None, None])
-    normalized: np.ndarray = weights / weights.sum(2, keepdims=True)
-    return normalized.astype(np.float32)
+    steps = torch.arange(resolution, dtype=start.dtype, device=start.device) + 0.5
+    pixels = torch.arange(side, dtype=start.dtype, device=start.device) + 0.5
+    centres = (start * side)[:, None] + steps * scale[:, None]
+    distances = (pixels - centres[:, :, None]).abs()
+    weights = (1 - distances / scale.clamp(min=1)[:, None, None]).clamp(min=0)
+    return weights / weights.sum(2, keepdim=True)
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:

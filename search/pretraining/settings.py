@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from search.errors import PretrainError
 from search.space import MAX_RESOLUTION, MIN_RESOLUTION
 
-_MAX_VALIDATIONS = 30
+_MAX_VALIDATIONS = 10
 _BATCH_SIZE, _MIN_BATCH_SIZE = 128, 8
 _MIN_EPOCHS = 30
 _MIN_STEPS_PER_EPOCH = 8
@@ -122,7 +122,7 @@ class PretrainSettings:
         return num_images // self.batch_size
 
     def validates_after(self, epoch: int) -> bool:
-        """After every epoch (they count from 1); where there are many, some thirty times."""
+        """After every epoch (they count from 1); where there are many, some ten times."""
         return epoch == self.epochs or epoch % -(-self.epochs // _MAX_VALIDATIONS) == 0
 
     def learning_rate_at(self, step: int, num_steps: int) -> float:

@@ -39,6 +39,7 @@ class Validation:
     """The validation images, whole and uncropped, at one resolution.
 
     Batch norm statistics are those of the subnet on training images, its share of every class.
+    A GPU holds the images; elsewhere they are read again for every subnet.
     """
 
     def __init__(self, store: ImageStore, resolution: int, device: torch.device) -> None:
@@ -46,6 +47,7 @@ class Validation:
         self._resolution = resolution
         self._device = device
         self._calibration = list(calibration_batches(store.split("train"), resolution))
+        self._held = [batch.to(device) for batch in self._read()] if device.type == "cuda" else []
 
     def __len__(self) -> int:
         return len(self._split)
@@ -54,15 +56,20 @@ class Validation:
     def accuracy(self, supernet: Supernet, subnet: Subnet, *, lite_residuals: bool) -> float:
         """Top-1, 0 to 1. The supernet may be in training, and goes on in it."""
         modules = supernet.lite_residuals if lite_residuals else None
-        num_right = 0
         with _evaluating(supernet.network):
             self.recalibrate(supernet, subnet, lite_residuals=lite_residuals)
-            for first in range(0, len(self._split), _BATCH_SIZE):
-                indices = range(first, min(first + _BATCH_SIZE, len(self._split)))
-                images = self._split.batch(indices, self._resolution).to(self._device)
-                predicted = supernet.forward(subnet, normalize(images), modules).argmax(1).cpu()
-                num_right += int((predicted == self._split.labels_of(indices)).sum())
-        return num_right / len(self._split)
+            predicted = [
+                supernet.forward(subnet, normalize(images), modules).argmax(1)
+                for images in self._held or self._read()
+            ]
+        right = torch.cat(predicted).cpu() == self._split.labels_of(range(len(self._split)))
+        return int(right.sum()) / len(self._split)
+
+    def _read(self) -> Iterator[torch.Tensor]:
+        """uint8 batches of the validation images, in their order."""
+        for first in range(0, len(self._split), _BATCH_SIZE):
+            indices = range(first, min(first + _BATCH_SIZE, len(self._split)))
+            yield self._split.batch(indices, self._resolution)
 
     def recalibrate(self, supernet: Supernet, subnet: Subnet, *, lite_residuals: bool) -> None:
         """Batch norm statistics become those of the subnet."""

@@ -13,7 +13,8 @@ from service.cli.command import AddCommand, Answer, count, given, integers, sett
 
 _SETTINGS = (
     *("epochs", "resolutions", "batch_size", "learning_rate", "num_random_subnets", "seed"),
-    *("lite_residual_share", "label_smoothing", "min_crop_scale", "horizontal_flip"),
+    *("weight_decay", "lite_residual_share", "label_smoothing", "min_crop_scale"),
+    "horizontal_flip",
 )
 _ARCHITECTURE = ("family", "width")
 
@@ -67,6 +68,7 @@ def _add_recipe(pretrain: argparse.ArgumentParser) -> None:
     pretrain.add_argument(
         "--learning-rate", type=float, help="peak rate (0.1 for a batch of 128, in proportion)"
     )
+    pretrain.add_argument("--weight-decay", type=float, help="of convolutions and head (4e-5)")
     pretrain.add_argument(
         "--num-random-subnets",
         type=int,

@@ -196,7 +196,7 @@ def test_a_step_learns_the_labels_with_the_largest_the_smallest_and_the_modules(
     images = TrainingImages(store.split("train"), torch.device("cpu"))
     chosen = np.array([15, 0, 9])
     assert images.batch(chosen, _crops(), 16)[1].tolist() == [1, 0, 1]
-    settings = settings_of(lite_residual_share=1.0, num_random_subnets=0, epochs=20)
+    settings = settings_of(lite_residual_share=1.0, num_random_subnets=0, epochs=40)
     supernet = first_supernet(settings, 2, None, _no_images)
     before = {
         index: module.final_bn.weight.clone() for index, module in supernet.lite_residuals.items()
@@ -243,8 +243,8 @@ def test_the_usual_schedule_fits_the_images(num_images, num_processes):
         assert found.batch_size == {3: 3, 100: 8, 800: 64, 56_000: 128}[num_images]
 
 
-def test_long_trainings_are_validated_some_thirty_times():
+def test_long_trainings_are_validated_some_ten_times():
     settings = settings_of(epochs=100)
     validated = [epoch for epoch in range(1, 101) if settings.validates_after(epoch)]
-    assert len(validated) <= 30
+    assert len(validated) == 10
     assert validated[-1] == 100
