@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tinytl.config import LiteResidualConfig, LiteResidualSize
 from tinytl.lite_residual import LiteResidual
+from tinytl.upsampling import upsample, upsample_by_product
 
 
 def smaller(config: LiteResidualConfig, size: LiteResidualSize) -> LiteResidualConfig:
@@ -67,4 +68,4 @@ def run(
     padding = config.kernel_size // 2
     y = F.conv2d(module.pool(x), weight, None, config.stride, padding, 1, config.groups)
     y = module.final_bn(module.conv2(F.relu(module.bn1(y))))
-    return F.interpolate(y, size=out_size, mode="bilinear", align_corners=False)
+    return upsample(y, out_size) if y.device.type == "cpu" else upsample_by_product(y, out_size)

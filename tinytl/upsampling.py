@@ -38,6 +38,19 @@ def backward_by_products(grad: Tensor, in_size: torch.Size) -> Tensor:
     return channels_last(rows.t() @ (grad.contiguous() @ columns))
 
 
+def upsample_by_product(x: Tensor, size: torch.Size) -> Tensor:
+    """The same as upsample, which on a GPU takes long for small maps of many channels; autograd
+    goes back through it."""
+    rows, columns = (
+        _weights(in_size, out_size, x) for in_size, out_size in zip(x.shape[2:], size, strict=True)
+    )
+    weights = torch.kron(rows, columns)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        y = weights @ x.permute(0, 2, 3, 1).flatten(1, 2)
+        return y.unflatten(1, size).permute(0, 3, 1, 2)
+    return (x.flatten(2) @ weights.t()).unflatten(2, size)
+
+
 def _weights(size: int, out_size: int, like: Tensor) -> Tensor:
     """What each value along a side of this size adds to each one of the upsampled side:
     (out_size, size)."""
