@@ -1,4 +1,4 @@
-"""Bilinear upsampling of channels-last maps, and its gradient.
+"""Bilinear upsampling, and its gradient.
 
 On a GPU torch's own gradient adds up in whatever order its threads come to it, so that no two runs
 are the same. There it is taken by two products of matrices.
@@ -13,9 +13,18 @@ from tinytl.convolution import channels_last
 
 
 def upsample(x: Tensor, size: torch.Size) -> Tensor:
-    """x: (N, C, H, W), with corners not aligned. Returns (N, C, *size)."""
+    """x: (N, C, H, W), channels last, with corners not aligned. Returns (N, C, *size)."""
     y: Tensor = torch.ops.aten.upsample_bilinear2d(x, size, False)
     return y
+
+
+def upsample_by_product(x: Tensor, size: torch.Size) -> Tensor:
+    """The same for contiguous maps, which torch upsamples on a GPU by a thread for each place, all
+    images and channels in it; autograd goes back through it."""
+    rows, columns = (
+        _weights(in_size, out_size, x) for in_size, out_size in zip(x.shape[2:], size, strict=True)
+    )
+    return (x.flatten(2) @ torch.kron(rows, columns).t()).reshape(*x.shape[:2], *size)
 
 
 def upsample_backward(grad: Tensor, in_size: torch.Size) -> Tensor:
@@ -36,19 +45,6 @@ def backward_by_products(grad: Tensor, in_size: torch.Size) -> Tensor:
         for size, out_size in zip(in_size, grad.shape[2:], strict=True)
     )
     return channels_last(rows.t() @ (grad.contiguous() @ columns))
-
-
-def upsample_by_product(x: Tensor, size: torch.Size) -> Tensor:
-    """The same as upsample, which on a GPU takes long for small maps of many channels; autograd
-    goes back through it."""
-    rows, columns = (
-        _weights(in_size, out_size, x) for in_size, out_size in zip(x.shape[2:], size, strict=True)
-    )
-    weights = torch.kron(rows, columns)
-    if x.is_contiguous(memory_format=torch.channels_last):
-        y = weights @ x.permute(0, 2, 3, 1).flatten(1, 2)
-        return y.unflatten(1, size).permute(0, 3, 1, 2)
-    return (x.flatten(2) @ weights.t()).unflatten(2, size)
 
 
 def _weights(size: int, out_size: int, like: Tensor) -> Tensor:

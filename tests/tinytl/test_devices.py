@@ -18,7 +18,12 @@ from tinytl.plan import Plan, Stretch
 from tinytl.step import Batch, run_step
 from tinytl.train import TrainSettings, correct_images, train
 from tinytl.trainable import Method
-from tinytl.upsampling import backward_by_products, upsample, upsample_backward
+from tinytl.upsampling import (
+    backward_by_products,
+    upsample,
+    upsample_backward,
+    upsample_by_product,
+)
 
 PROXYLESS = "ofa_proxyless_d234_e346_k357_w0.35"
 MOBILENETV3 = "ofa_mbv3_d234_e346_k357_w1.0"
@@ -108,6 +113,7 @@ def test_the_gradient_of_upsampling_by_products(random_map, size, out_size):
     assert found.is_contiguous(memory_format=torch.channels_last)
     y = F.interpolate(x, size=out_size, mode="bilinear", align_corners=False)
     assert torch.equal(upsample(x, torch.Size(out_size)), y)
+    torch.testing.assert_close(upsample_by_product(x, torch.Size(out_size)), y)
 
 
 @pytest.mark.parametrize(
