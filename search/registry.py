@@ -26,6 +26,7 @@ OFFICIAL_BLOB_IDS = {
 """Git blob ids: SHA-1 of `blob <size>\\0` and the content."""
 
 DEFAULT_SUPERNET = "ofa_proxyless_d234_e346_k357_w0.35_tinyimagenet"
+"""The narrowest that is bundled, for any device."""
 
 Source = Literal["official", "bundled", "file"]
 
@@ -80,6 +81,12 @@ def list_supernets(cache_dir: Path) -> list[SupernetInfo]:
                     )
                 )
     return infos
+
+
+def bundled_supernets() -> list[SupernetSpec]:
+    """Those that come with this package, the narrowest first."""
+    specs = [SupernetSpec.parse(path.stem) for path in _BUNDLED_DIRECTORY.glob("*.safetensors")]
+    return sorted(specs, key=lambda spec: (spec.width, spec.id))
 
 
 def parse_supernet(name_or_path: str | Path) -> SupernetSpec:

@@ -14,7 +14,7 @@ from search.errors import SearchError
 from service.console import Meter, printable
 from service.datasets.store import import_dataset
 from service.errors import BlobError, InputError, ServiceError
-from service.feasibility import check_feasible
+from service.feasibility import check_feasible, with_supernet
 from service.output_folder import STATE, check_apart, locked, removed_unless_used, signals_set
 from service.record.artifacts import BUNDLE, artifact_path, remove_leftovers
 from service.record.blobs import open_blobs
@@ -87,10 +87,12 @@ def _find_or_create_job(
     )
     for note in dataset.report["notes"] if dataset.report else []:
         meter.note(f"note: {printable(note)}")
+    num_classes = len(dataset.classes)
     wanted = request.model_copy(
         update={"dataset": dataset.id, "name": request.name or dataset.name}
     )
-    check_feasible(wanted, num_classes=len(dataset.classes))
+    wanted = with_supernet(wanted, settings, num_classes=num_classes)
+    check_feasible(wanted, num_classes=num_classes)
     for job, _ in list_jobs(database):
         other = _differences(job, wanted)
         if job.status is Status.FAILED:

@@ -9,11 +9,11 @@ from functools import lru_cache
 from search.errors import SearchError
 from search.lite_residual_sizes import SIZES
 from search.pricing import network_of, price, smallest_feasible, with_plans
-from search.registry import list_supernets, parse_supernet
+from search.registry import bundled_supernets, list_supernets, parse_supernet
 from search.space import Candidate, SearchSpace
 from service.errors import InfeasibleLimitError, InputError
 from service.schemas import JobRequest, JobSettings
-from service.settings import Settings
+from service.settings import AUTO_SUPERNET, Settings
 from tinytl.compute import multiply_accumulates
 from tinytl.config import LiteResidualSize
 from tinytl.errors import TinyTLError
@@ -93,6 +93,28 @@ def _leanest(
     return Priced(candidate=planned, peak_bytes=peak_bytes, macs=macs)
 
 
+def with_supernet(request: JobRequest, settings: Settings, *, num_classes: int) -> JobRequest:
+    """The request with a supernet that is named, where it asks for "auto"."""
+    if request.supernet != AUTO_SUPERNET:
+        return request
+    name = settings.supernet
+    if name == AUTO_SUPERNET:
+        narrowest, *wider = bundled_supernets()
+        name = narrowest.id
+        for spec in wider:
+            if _is_all_feasible(spec.id, request, num_classes):
+                name = spec.id
+    return request.model_copy(update={"supernet": name})
+
+
+def _is_all_feasible(supernet: str, request: JobRequest, num_classes: int) -> bool:
+    """Whether the largest candidate is within the limits, at its leanest."""
+    space = search_space(supernet, request.settings, request.method)
+    top = largest(space, request.method, num_classes, request.memory_limit)
+    mac_limit = request.settings.mac_limit
+    return top.peak_bytes <= request.memory_limit and (mac_limit is None or top.macs <= mac_limit)
+
+
 def check_feasible(request: JobRequest, *, num_classes: int) -> None:
     """Raise InfeasibleLimitError where not even the smallest candidate is within the limits."""
     method, limit_bytes = request.method, request.memory_limit
@@ -140,6 +162,10 @@ def _infeasible(request: JobRequest, least: Priced) -> InfeasibleLimitError:
 
 def check_known_supernet(name: str, settings: Settings) -> None:
     """Over the network a supernet is named, not pointed at: no path on this machine is read."""
+    if name == AUTO_SUPERNET:
+        return
     known = [info.id for info in list_supernets(settings.supernet_cache_dir.expanduser())]
     if name not in known:
-        raise InputError(f"unknown supernet {name!r}; it must be one of {known}")
+        raise InputError(
+            f"unknown supernet {name!r}; it must be {AUTO_SUPERNET!r} or one of {known}"
+        )

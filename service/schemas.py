@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from search.registry import DEFAULT_SUPERNET, Source, SupernetInfo
+from search.registry import Source, SupernetInfo
 from service.amounts import Count, Duration, Size
 from service.record.models import (
     Artifact,
@@ -26,6 +26,7 @@ from service.record.models import (
     Trial,
 )
 from service.results import CheckpointView, JobResult
+from service.settings import AUTO_SUPERNET
 from tinytl.trainable import Method
 
 DEFAULT_TRIALS = 48
@@ -101,7 +102,8 @@ class JobRequest(BaseModel):
     memory_limit: Size
     name: Line = Field(default="", max_length=200)
     method: Method = Method.LITE_RESIDUAL_BIAS
-    supernet: Line = Field(default=DEFAULT_SUPERNET, min_length=1, max_length=500)
+    supernet: Line = Field(default=AUTO_SUPERNET, min_length=1, max_length=500)
+    """"auto" is the widest bundled one of which every candidate is within the limits."""
     priority: Priority = Priority.NORMAL
     """Which queued jobs are taken first; one that runs is not interrupted."""
     settings: JobSettings = JobSettings()

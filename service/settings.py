@@ -39,6 +39,10 @@ def check_gpus_per_task(share: float) -> float:
     return share
 
 
+AUTO_SUPERNET = "auto"
+"""In place of a supernet's name: the limits choose."""
+
+
 class Settings(BaseSettings):
     """What an installation may set. Unsafe values refuse to start."""
 
@@ -53,6 +57,8 @@ class Settings(BaseSettings):
     fsspec knows, such as s3://bucket/prefix. None is the folder `artifacts` in data_dir."""
     supernet_cache_dir: Path = Path("~/.cache/tinyfit/supernets")
     """Where official supernets are kept once fetched."""
+    supernet: str = AUTO_SUPERNET
+    """What jobs start from that ask for "auto": an id, a path, or "auto", as the limits allow."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)

@@ -20,7 +20,7 @@ from service.api.routes import ShortBodyRoute
 from service.api.views import as_json, as_json_array, job_view
 from service.datasets.store import get_dataset
 from service.errors import NotFoundError
-from service.feasibility import check_feasible, check_known_supernet
+from service.feasibility import check_feasible, check_known_supernet, with_supernet
 from service.front import front_view
 from service.record import jobs as record
 from service.record.artifacts import remove_leftovers
@@ -74,7 +74,9 @@ def create_job(
     if job is None:
         dataset = get_dataset(database, request.dataset)
         check_known_supernet(request.supernet, settings)
-        check_feasible(request, num_classes=len(dataset.classes))
+        num_classes = len(dataset.classes)
+        request = with_supernet(request, settings, num_classes=num_classes)
+        check_feasible(request, num_classes=num_classes)
         job, is_new = record.create_job(database, request, idempotency, owner=owner)
     response.headers["Location"] = f"/jobs/{job.id}"
     if is_new:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def add_adapt(add: AddCommand) -> None:
     adapt = add("adapt", _adapt, "fit a model to a folder or zip, without a server")
     adapt.add_argument("data", type=Path, metavar="DATA", help="folder or zip of class folders")
-    add_job_options(adapt, supernet_help="an id that `tinyfit supernets` lists, or a file")
+    add_job_options(
+        adapt, supernet_help="an id that `tinyfit supernets` lists, or a file (the limits choose)"
+    )
     adapt.add_argument("--output", type=Path, default=Path("tinyfit-output"), metavar="DIR")
 
 

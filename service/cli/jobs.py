@@ -36,7 +36,7 @@ def add_jobs(add: AddCommand) -> None:
     submit.add_argument(
         "data", metavar="DATA", help="folder or zip of class folders, or a dataset's id"
     )
-    add_job_options(submit, supernet_help="an id that the server lists at /supernets")
+    add_job_options(submit, supernet_help="an id of the server's /supernets (the limits choose)")
     submit.add_argument(
         "--priority", help="which queued jobs are taken first: high, normal, low (normal)"
     )

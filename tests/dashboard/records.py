@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.pricing import price
+from search.registry import DEFAULT_SUPERNET
 from search.space import Candidate
 from service.feasibility import search_space
 from service.record.claims import (
@@ -74,6 +75,7 @@ class Records:
             dataset=self.dataset(),
             memory_limit=LIMIT_BYTES,
             name=name,
+            supernet=DEFAULT_SUPERNET,
             priority=priority,
             settings=JobSettings(resolutions=(32, 48), epochs=3, **settings),
         )

@@ -98,8 +98,9 @@ def test_names():
         registry.fetch("nonsense", "unused")
 
 
-def test_bundled(tmp_path):
-    found = registry.locate(registry.DEFAULT_SUPERNET, tmp_path / "no-cache")
+@pytest.mark.parametrize("spec", registry.bundled_supernets(), ids=lambda spec: spec.id)
+def test_bundled(spec, tmp_path):
+    found = registry.locate(spec.id, tmp_path / "no-cache")
     assert found.source == "bundled"
     assert found.path.stat().st_size < 12_000_000
     card = json.loads(found.path.with_suffix(".json").read_text())

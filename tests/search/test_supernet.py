@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from search.architecture import SupernetSpec
 from search.errors import SupernetError
 from search.pretraining.output import supernet_tensors
-from search.registry import DEFAULT_SUPERNET, OFFICIAL_BLOB_IDS, git_blob_id
+from search.registry import OFFICIAL_BLOB_IDS, bundled_supernets, git_blob_id
 from search.space import sample_subnet
 from search.supernet import load_supernet, supernet_from_weights, untrained_supernet
 from tinytl.config import with_lite_residuals
@@ -126,8 +126,10 @@ def test_recalibrate_averages_batch_statistics(elastic_network):
         assert torch.equal(value, once[key]), key
 
 
-def test_bundled_loads(tmp_path):
-    supernet = load_supernet(DEFAULT_SUPERNET, tmp_path)
+@pytest.mark.parametrize("spec", bundled_supernets(), ids=lambda spec: spec.id)
+def test_bundled_loads(spec, tmp_path):
+    supernet = load_supernet(spec.id, tmp_path)
+    assert supernet.lite_residuals
     assert supernet.num_classes == 200
     assert not any(p.requires_grad for p in supernet.network.parameters())
     assert supernet.forward(supernet.spec.smallest, images(2, 32)).isfinite().all()

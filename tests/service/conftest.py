@@ -25,6 +25,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from search.registry import DEFAULT_SUPERNET
 from service.record.blobs import Blobs, open_blobs
 from service.record.claims import Claim, claim_job
 from service.record.database import Database, now
@@ -210,7 +211,11 @@ def make_job(database: Database) -> Callable[..., Job]:
                     )
                 )
         request = JobRequest(
-            dataset=dataset, memory_limit=24_000_000, name=name, priority=priority
+            dataset=dataset,
+            memory_limit=24_000_000,
+            name=name,
+            supernet=DEFAULT_SUPERNET,
+            priority=priority,
         )
         return create_job(database, request, owner=owner)[0]
 

@@ -83,7 +83,7 @@ export function AdvancedFields({ schemas, field, offer, errors }) {
 
 function Supernet(field) {
   const { data } = usePolled("/supernets", { seconds: 600 });
-  const listed = (data ?? []).map(describe);
+  const listed = [["auto", "As the limits allow (auto)"], ...(data ?? []).map(describe)];
   const isListed = listed.some(([id]) => id === field.value);
   return html`
     <${SelectField}

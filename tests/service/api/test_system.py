@@ -227,10 +227,12 @@ class TestMetrics:
 
 
 def test_supernets(client: httpx.Client, settings: Settings) -> None:
-    (bundled,) = [net for net in client.get("/supernets").json() if net["source"] == "bundled"]
-    assert bundled["cached"] is True
-    assert bundled["bytes"] > 0
-    assert re.fullmatch(r"ofa_\w+\.?\w*", bundled["id"])
+    bundled = [net for net in client.get("/supernets").json() if net["source"] == "bundled"]
+    assert len(bundled) == 2
+    for net in bundled:
+        assert net["cached"] is True
+        assert net["bytes"] > 0
+        assert re.fullmatch(r"ofa_\w+\.?\w*", net["id"])
 
 
 def test_the_web_process_never_imports_torch(settings: Settings) -> None:
@@ -247,10 +249,11 @@ with TestClient(create_app(settings)) as client:
     assert client.get("/openapi.json").status_code == 200
     body = {"dataset": "x", "memory_limit": 1}
     assert client.post("/jobs", json=body).status_code == 404
-from service.feasibility import check_feasible
+from service.feasibility import check_feasible, with_supernet
 from service.schemas import JobRequest
+request = JobRequest(dataset="x", memory_limit=1)
 try:
-    check_feasible(JobRequest(dataset="x", memory_limit=1), num_classes=2)
+    check_feasible(with_supernet(request, settings, num_classes=2), num_classes=2)
 except Exception as error:
     assert type(error).__name__ == "InfeasibleLimitError", error
 print(*{"torch", "ofa", "optuna", "sklearn", "fsspec", "s3fs"} & set(sys.modules))

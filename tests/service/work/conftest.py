@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from search.registry import DEFAULT_SUPERNET
 from service.record.claims import Claim, fail_job
 from service.record.database import Database
 from service.record.jobs import create_job
@@ -32,6 +33,7 @@ def make_run(
         request = JobRequest(
             dataset=first.dataset_id,
             memory_limit=limit_bytes,
+            supernet=DEFAULT_SUPERNET,
             settings=JobSettings.model_validate(asked),
         )
         job_id = create_job(database, request)[0].id

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from search.registry import DEFAULT_SUPERNET
 from service.datasets.store import import_dataset
 from service.record.artifacts import ADAPTING
 from service.record.blobs import open_blobs
@@ -59,7 +60,11 @@ class Site:
 
     def post(self) -> str:
         request = JobRequest(
-            dataset=self.dataset_id, memory_limit=6_000_000, name="shapes", settings=JOB
+            dataset=self.dataset_id,
+            memory_limit=6_000_000,
+            name="shapes",
+            supernet=DEFAULT_SUPERNET,
+            settings=JOB,
         )
         return create_job(self.database, request)[0].id
 
