@@ -55,7 +55,8 @@ class Trace:
 def carry_out(
     problem: Problem, searcher: Searcher, evaluations: Iterable[int]
 ) -> tuple[list[float], list[float], list[float]]:
-    """Best accuracy, hypervolume and proposing seconds after each of these numbers."""
+    """Best accuracy, hypervolume and proposing seconds after each of these numbers, rounded as
+    the record has them."""
     wanted = sorted(evaluations)
     landscape = problem.landscape
     accuracies, peaks, seconds = [], [], 0.0
@@ -79,7 +80,8 @@ def carry_out(
                 limit_bytes=problem.limit_bytes,
                 chance=landscape.chance,
             )
-            for column, value in zip(found, (max(accuracies), area, seconds), strict=True):
+            figures = (round(max(accuracies), 5), float(round(area)), round(seconds, 2))
+            for column, value in zip(found, figures, strict=True):
                 column.append(value)
     return found
 
@@ -90,15 +92,7 @@ def save(traces: Iterable[Trace], digests: dict[str, str], machine: Any, path: P
         "optuna": optuna.__version__,
         "machine": machine,
         "landscapes": digests,
-        "traces": [
-            {
-                **asdict(trace),
-                "accuracy": [round(x, 5) for x in trace.accuracy],
-                "hypervolume": [round(x) for x in trace.hypervolume],
-                "seconds": [round(x, 2) for x in trace.seconds],
-            }
-            for trace in traces
-        ],
+        "traces": [asdict(trace) for trace in traces],
     }
     text = json.dumps(content, separators=(",", ":"))
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
