@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from search.registry import DEFAULT_SUPERNET
 from service.datasets.store import import_dataset
 from service.errors import StoreUnavailableError
 from service.record.artifacts import ADAPTED, ADAPTING, BUNDLE
@@ -227,6 +228,7 @@ def test_a_job_goes_from_machine_to_machine(
         request = {
             "dataset": dataset.id,
             "memory_limit": "6MB",
+            "supernet": DEFAULT_SUPERNET,
             "settings": JOB | {"reuse": False},
         }
         return create_job(database, JobRequest.model_validate(request))[0].id

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from search.registry import DEFAULT_SUPERNET
 from service.datasets.store import import_dataset
 from service.record.artifacts import ADAPTED, remove_leftovers
 from service.record.claims import Claim
@@ -33,7 +34,12 @@ def test_a_second_job_begins_with_what_the_first_has_scored(
     dataset, _ = import_dataset(make_zip(flat_files), settings=settings, database=database)
 
     def run(limit: str, **asked: Any) -> Job:
-        request = {"dataset": dataset.id, "memory_limit": limit, "settings": SETTINGS | asked}
+        request = {
+            "dataset": dataset.id,
+            "memory_limit": limit,
+            "supernet": DEFAULT_SUPERNET,
+            "settings": SETTINGS | asked,
+        }
         job_id = create_job(database, JobRequest.model_validate(request))[0].id
         run_job(settings, database, claim(), lambda: False)
         tidy_job(settings, database, job_id)

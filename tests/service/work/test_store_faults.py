@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from search.registry import DEFAULT_SUPERNET
 from service.datasets.store import import_dataset
 from service.record import objects
 from service.record.blobs import OWNER_KEY, Blobs, open_blobs
@@ -119,7 +120,12 @@ def worker_of(settings: Settings) -> Iterator["subprocess.Popen[bytes]"]:
 
 def post(settings: Settings, database: Database, archive: Path, **changed: Any) -> str:
     dataset, _ = import_dataset(archive, settings=settings, database=database)
-    request = {"dataset": dataset.id, "memory_limit": "6MB", "settings": JOB | changed}
+    request = {
+        "dataset": dataset.id,
+        "memory_limit": "6MB",
+        "supernet": DEFAULT_SUPERNET,
+        "settings": JOB | changed,
+    }
     return create_job(database, JobRequest.model_validate(request))[0].id
 
 

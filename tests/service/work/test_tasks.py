@@ -9,9 +9,9 @@ import torch
 
 from search import racing
 from search.adapted import AdaptedSupernet
+from search.registry import DEFAULT_SUPERNET
 from search.space import Candidate
 from search.supernet import load_supernet
-from service.schemas import JobRequest
 from service.work.pools import tasks
 from service.work.pools.news import Done, Epoch, News, Resumed, Step
 from service.work.pools.tasks import Parcel, ScoreTask, Shared, TrainTask, to_arrays
@@ -36,7 +36,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
             label = ("circle", "square").index(name.partition("/")[0])
             samples.append(Sample(path=path, label=label, split=split))  # type: ignore[arg-type]
     ingest(samples, ("circle", "square"), folder / "images", image_size=48)
-    supernet = load_supernet(JobRequest.model_fields["supernet"].default, folder)
+    supernet = load_supernet(DEFAULT_SUPERNET, folder)
     adapted = AdaptedSupernet.fresh(supernet, 2, method=Method.LITE_RESIDUAL_BIAS, seed=3)
     return Shared(store=ImageStore.open(folder / "images"), adapted=adapted)
 
