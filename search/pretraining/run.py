@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +170,12 @@ class _Run:
         training = {
             "num_steps": self.trainer.num_steps,
             "processes": self.group.world_size,
-            "device": self.group.device.type,
-            "seconds": round(self._seconds()),
+            "device": self.done.device,
+            "seconds": round(self.done.seconds),
         }
         about = card(self.supernet, self.settings, self.note, top1, training)
         write_supernet(path, self.supernet, about)
-        self.state.save({}, Done(self.trainer.num_steps, self._seconds(), is_finished=True))
+        self.state.save({}, replace(self.done, is_finished=True))
 
     @property
     def _variants(self) -> dict[str, bool]:
@@ -199,10 +199,10 @@ class _Run:
         """Only the first process writes, and only what training can go on from."""
         if self.group.is_first:
             _numbers(losses, num_steps)
-            self.state.save(self.trainer.state(), Done(num_steps, self._seconds()))
-
-    def _seconds(self) -> float:
-        return self.done.seconds + time.monotonic() - self.begun
+            now = time.monotonic()
+            seconds, self.begun = self.done.seconds + now - self.begun, now
+            self.done = Done(num_steps, seconds, self.group.device.type)
+            self.state.save(self.trainer.state(), self.done)
 
 
 def _calibration_images(store: ImageStore, resolution: int) -> Tensor:

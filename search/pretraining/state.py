@@ -22,10 +22,11 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True)
 class Done:
-    """How far a training is: its steps, and the seconds that they took."""
+    """How far a training is: its steps, the seconds that they took, and the device of the last."""
 
     steps: int = 0
     seconds: float = 0.0
+    device: str = "cpu"
     is_finished: bool = False
     """The supernet is written, and the checkpoint holds no tensors any more."""
 

@@ -9,7 +9,7 @@ from PIL import Image
 from search.errors import PretrainError
 from search.pretraining.images import Crops, TrainingImages
 from search.pretraining.output import Note
-from search.pretraining.run import pretrain
+from search.pretraining.run import pretrain, training_state
 from search.pretraining.settings import PretrainSettings, usual_schedule
 from search.pretraining.start import first_supernet
 from search.pretraining.state import CHECKPOINT
@@ -70,6 +70,20 @@ def test_stopped_and_resumed_it_ends_the_same_to_the_bit(finished, store, tmp_pa
     assert resumed.read_bytes() == path.read_bytes()
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == [2, 4, 6]
+
+
+def test_the_card_tells_where_it_was_trained(store, tmp_path):
+    """It may be evaluated elsewhere, later."""
+    settings = settings_of()
+    with pytest.raises(CancelledError):
+        pretrain(settings, store, tmp_path, NOTE, should_stop=_StopAfter(6))
+    state = training_state(tmp_path, settings, NOTE)
+    tensors, done = state.load()
+    assert (done.steps, done.device) == (6, "cpu")
+    state.save(tensors, replace(done, seconds=441.2, device="cuda"))
+    path = pretrain(settings, store, tmp_path, NOTE)
+    recipe = json.loads(path.with_suffix(".json").read_text())["recipe"]
+    assert (recipe["seconds"], recipe["device"]) == (441, "cuda")
 
 
 def test_the_supernet_is_whole_and_its_card_tells_of_it(finished, tmp_path):
