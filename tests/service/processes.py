@@ -35,7 +35,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
 def is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
         return False
     return state != "Z"
 

@@ -110,7 +110,7 @@ class RayCluster:
         running = []
         for node in self._nodes:
             for pid in descendants(node.process.pid):
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError, ProcessLookupError):
                     if b"ray::run_on_node" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         running.append(pid)
         return running
