@@ -39,7 +39,7 @@ def _check_line(given: str) -> str:
     return given
 
 
-SamplerName = Literal["predictor", "tpe", "gp", "random"]
+SamplerName = Literal["predictor", "tpe", "nsga2", "gp", "random"]
 """Those of search.optuna_trials, which the web process does not import."""
 
 Line = Annotated[str, AfterValidator(_check_line)]

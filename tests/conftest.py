@@ -16,7 +16,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-def pytest_collection_finish() -> None:
-    """What is imported stays: gc, which tests ask for all tensors again and again, can skip it."""
+@pytest.fixture(scope="module", autouse=True)
+def _settled() -> None:
+    """What is there stays: gc, which tests of memory ask for all objects again and again, can
+    skip it."""
     gc.collect()
     gc.freeze()

@@ -86,7 +86,9 @@ def _add_search_options(command: argparse.ArgumentParser) -> None:
         default=None,
         help="adapt the supernet anew, even if an earlier job has",
     )
-    command.add_argument("--sampler", help="who proposes: predictor, tpe, gp, random (predictor)")
+    command.add_argument(
+        "--sampler", help="who proposes: predictor, tpe, nsga2, gp, random (predictor)"
+    )
 
 
 def job_request(options: argparse.Namespace, dataset: str, supernet: str | None) -> JobRequest:

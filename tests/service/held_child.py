@@ -1,4 +1,5 @@
-"""A worker's usual child, but in the stage that a file names it stands still, to be killed there.
+"""A worker's usual child, but in the stage that a file names it stands still, to be killed there,
+and it trusts what is predicted, where the usual one measures in a process of its own.
 
 The file `hold` in the data folder holds stages, one a line; the child that stands still takes its
 line away and writes its process id to `held`.
@@ -13,12 +14,18 @@ from pathlib import Path
 from service.record.claims import Claim
 from service.record.database import Database
 from service.settings import Settings
+from service.work import stages
 from service.work.child import main
 from service.work.pipeline import run_job
 from service.work.progress import Progress, Stage
+from tinytl.config import NetworkConfig
+from tinytl.measure import Measurement
+from tinytl.memory import peak_memory
+from tinytl.plan import Plan
+from tinytl.trainable import Method
 
 _SHARE = {Stage.TRAIN: 0.3, Stage.EXPORT: 0.0}
-"""From where on of a stage; training begins with a measurement."""
+"""From where on of a stage; training begins with the measurement."""
 
 
 def run_held(
@@ -29,13 +36,37 @@ def run_held(
 
     def report(self: Progress, stage: Stage, done: float, total: float) -> None:
         usual(self, stage, done, total)
-        stages = hold.read_text().split() if hold.exists() else []
-        if stages[:1] == [stage.value] and done >= _SHARE.get(stage, 0.5) * total:
-            hold.write_text("\n".join(stages[1:]))
+        named = hold.read_text().split() if hold.exists() else []
+        if named[:1] == [stage.value] and done >= _SHARE.get(stage, 0.5) * total:
+            hold.write_text("\n".join(named[1:]))
             stand_still(held)
 
     Progress.report = report  # type: ignore[method-assign]
+    stages.measure_in_fresh_process = predict_measurement
     run_job(settings, database, claim, should_stop)
+
+
+def predict_measurement(
+    network: NetworkConfig,
+    method: Method,
+    plan: Plan,
+    resolution: int,
+    *,
+    image_size: int,
+    on_step: Callable[[], None],
+) -> Measurement:
+    """Stands in for tinytl.measure.measure_in_fresh_process: it takes what is predicted."""
+    on_step()
+    predicted = peak_memory(network, method, plan, resolution, image_size=image_size)
+    return Measurement(
+        predicted_peak_bytes=predicted.total_bytes,
+        measured_peak_bytes=predicted.total_bytes,
+        storage_peak_bytes=predicted.total_bytes,
+        rss_growth_bytes=None,
+        process_peak_bytes=None,
+        step_seconds=0.1,
+        breakdown_bytes=predicted.breakdown,
+    )
 
 
 def stand_still(held: Path) -> None:

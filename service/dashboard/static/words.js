@@ -28,6 +28,7 @@ export const METHODS = {
 export const SAMPLERS = {
   predictor: "an accuracy predictor over many priced candidates",
   tpe: "tree-structured Parzen estimator",
+  nsga2: "genetic algorithm NSGA-II",
   gp: "Gaussian process",
   random: "at random",
 };

@@ -14,7 +14,9 @@ from service.record.jobs import create_job
 from service.record.models import Job
 from service.schemas import JobRequest, JobSettings
 from service.settings import Settings
+from service.work import stages
 from service.work.job_run import JobRun
+from tests.service.held_child import predict_measurement
 from tests.service.work.runs import Scoring, run_of
 
 
@@ -40,6 +42,12 @@ def make_run(
         return run_of(settings, database, claim(), job_id)
 
     return make
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs trust what is predicted, instead of training in a process of its own to measure it."""
+    monkeypatch.setattr(stages, "measure_in_fresh_process", predict_measurement)
 
 
 @pytest.fixture

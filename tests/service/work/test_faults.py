@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,9 +215,9 @@ def kill_child(site: Site, child: int) -> None:
     site.let_go()
 
 
-def test_kills_in_every_stage_change_nothing(site: Site, reference: dict[str, Any]) -> None:
-    """Of the worker in each, and of the job's process alone in the longest."""
-    stages = [*list(Stage)[:4], Stage.TRAIN, Stage.EXPORT]
+def test_kills_again_and_again_change_nothing(site: Site, reference: dict[str, Any]) -> None:
+    """Of the worker in each of the long stages, and of the job's process alone in the longest."""
+    stages = [Stage.ADAPT, Stage.SEARCH, Stage.TRAIN, Stage.TRAIN]
     site.hold(*stages)
     job_id = site.post()
     site.start_worker()
@@ -235,14 +235,15 @@ def test_kills_in_every_stage_change_nothing(site: Site, reference: dict[str, An
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kill", [kill_worker, kill_child])
 @pytest.mark.parametrize("stage", list(Stage))
-def test_a_kill_of_the_process_alone_changes_nothing(
-    site: Site, reference: dict[str, Any], stage: Stage
+def test_a_kill_in_any_stage_changes_nothing(
+    site: Site, reference: dict[str, Any], stage: Stage, kill: Callable[[Site, int], None]
 ) -> None:
     site.hold(stage)
     job_id = site.post()
     site.start_worker()
-    kill_child(site, site.held())
+    kill(site, site.held())
     site.wait(job_id)
     assert site.result(job_id) == reference
     assert site.outcomes(job_id) == ["lost", "succeeded"]

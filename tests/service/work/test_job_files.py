@@ -207,6 +207,7 @@ def test_collected_before_it_is_published_it_is_stored_again(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     "artifact_url", [pytest.param("folder", marks=pytest.mark.slow), "s3"], indirect=True
 )

@@ -87,7 +87,6 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture
 def on_ray(
-    reference: dict[str, Any],
     cluster: RayCluster,
     open_with: OpenSite,
     monkeypatch: pytest.MonkeyPatch,
@@ -128,7 +127,7 @@ def test_several_processes_find_the_same_and_die_with_their_job(
 
 @pytest.mark.slow
 def test_nodes_and_clusters_that_die_change_nothing(
-    cluster: RayCluster, on_ray: Site, reference: dict[str, Any]
+    reference: dict[str, Any], cluster: RayCluster, on_ray: Site
 ) -> None:
     """A node while candidates are scored and one while networks are trained, then all of them."""
     job_id = on_ray.post()

@@ -19,7 +19,7 @@ from service.work.pipeline import run_job
 from service.work.sweeping import sweep, tidy_job
 from tests.service.stores import stored_path
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("unmeasured")]
 
 SETTINGS = {"resolutions": [32], "trials": 3, "epochs": 1, "adapt_steps": 3, "batch_size": 4}
 

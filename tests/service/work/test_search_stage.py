@@ -123,30 +123,30 @@ def test_the_most_accurate_wins_with_the_fastest_plan(make_run: MakeRun, scoring
     assert found == choice_certainty(correct, complete.index(best), run.options.seed)
 
 
-@pytest.mark.parametrize("num_trials", [4, 9])
 def test_interrupted_it_goes_on_to_the_same_trials(
     make_run: MakeRun,
     scoring: Scoring,
     database: Database,
     settings: Settings,
     claim: Callable[[], Claim],
-    num_trials: int,
 ) -> None:
+    """Twice: between two batches and within one."""
     reference = make_run(LIMIT, trials=18)
     chosen = search(reference, scoring.store, ADAPTED)
     assert not all(trial.is_complete for trial in trials_of(reference))
 
-    first = make_run(LIMIT, trials=18)
-    first.should_stop = stop_after(first, num_trials)
-    with pytest.raises(CancelledError):
-        search(first, scoring.store, ADAPTED)
-    release_job(database, first.claim)
-    second = run_of(settings, database, claim(), first.job.id)
-    assert len(trials_of(second)) == num_trials
-    assert search(second, scoring.store, ADAPTED) == chosen
-    assert rows(second) == rows(reference)
+    run = make_run(LIMIT, trials=18)
+    for num_trials in (4, 9):
+        run.should_stop = stop_after(run, num_trials)
+        with pytest.raises(CancelledError):
+            search(run, scoring.store, ADAPTED)
+        release_job(database, run.claim)
+        run = run_of(settings, database, claim(), run.job.id)
+        assert len(trials_of(run)) == num_trials
+    assert search(run, scoring.store, ADAPTED) == chosen
+    assert rows(run) == rows(reference)
     num_scored = len(scoring.scored)
-    assert search(second, scoring.store, ADAPTED) == chosen
+    assert search(run, scoring.store, ADAPTED) == chosen
     assert len(scoring.scored) == num_scored
 
 
@@ -164,14 +164,12 @@ class OutOfOrder:
             task.run(self._shared, partial(on_news, number), lambda: False)
 
 
-@pytest.mark.parametrize("num_trials", [0, 5])
 def test_in_whatever_order_a_batch_is_scored_the_trials_are_the_same(
     make_run: MakeRun,
     scoring: Scoring,
     database: Database,
     settings: Settings,
     claim: Callable[[], Claim],
-    num_trials: int,
 ) -> None:
     """Interrupted as well: then a batch has gaps."""
     reference = make_run(LIMIT, trials=14)
@@ -179,14 +177,13 @@ def test_in_whatever_order_a_batch_is_scored_the_trials_are_the_same(
     assert not all(trial.is_complete for trial in trials_of(reference))
 
     first = make_run(LIMIT, trials=14)
-    if num_trials:
-        pool = OutOfOrder(scoring.store, stop_after=num_trials)
-        first.__dict__["pool"] = lambda shared: nullcontext(pool)
-        with pytest.raises(CancelledError):
-            search(first, scoring.store, ADAPTED)
-        told = [trial.number for trial in trials_of(first)]
-        assert len(told) == num_trials
-        assert told != list(range(num_trials))
+    pool = OutOfOrder(scoring.store, stop_after=5)
+    first.__dict__["pool"] = lambda shared: nullcontext(pool)
+    with pytest.raises(CancelledError):
+        search(first, scoring.store, ADAPTED)
+    told = [trial.number for trial in trials_of(first)]
+    assert len(told) == 5
+    assert told != list(range(5))
     release_job(database, first.claim)
     second = run_of(settings, database, claim(), first.job.id)
     second.__dict__["pool"] = lambda shared: nullcontext(OutOfOrder(scoring.store))
