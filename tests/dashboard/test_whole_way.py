@@ -33,7 +33,9 @@ def page(browser: Browser, url: str, watch: Watch) -> Iterator[Page]:
     watch.check(url)
 
 
-def test_from_images_to_a_checkpoint(page: Page, make_zip: MakeZip, tmp_path: Path) -> None:
+def test_from_images_to_a_checkpoint(
+    page: Page, watch: Watch, make_zip: MakeZip, tmp_path: Path
+) -> None:
     page.goto("/")
     page.get_by_role("link", name="Make the first job").click()
     page.get_by_label("Drop a zip here").set_input_files(make_zip("colours", per_class=20))
@@ -78,6 +80,7 @@ def test_from_images_to_a_checkpoint(page: Page, make_zip: MakeZip, tmp_path: Pa
     expect(log).to_contain_text("Attempt 2 begins", timeout=_PATIENCE_MS)
     cancel(page)
     page.get_by_role("button", name="Delete").click()
+    watch.expected.append("404")  # a poll may cross the deletion
     page.get_by_role("button", name="Delete for good").click()
     expect(page.get_by_role("link", name="colours")).to_be_visible()
     expect(page.get_by_role("link", name="another")).to_have_count(0)

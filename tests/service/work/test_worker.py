@@ -171,9 +171,9 @@ def test_a_child_that_gets_on_keeps_its_lease(
 ) -> None:
     """It lasts longer than the lease, and longer than a child may be silent."""
     job = make_job("endless")
-    start(make_worker(stall_seconds=4.0).run)
+    start(make_worker(stall_seconds=10.0).run)  # it has to start within that time
     pids()
-    until = time.monotonic() + 4.5
+    until = time.monotonic() + 10.5
     while time.monotonic() < until:
         assert claim_job(database, worker="x", lease_seconds=1, max_lost_attempts=9) is None
         time.sleep(0.1)
