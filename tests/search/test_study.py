@@ -188,14 +188,14 @@ def test_same_seed_same_trials(sampler):
 
 
 @functools.cache
-def undisturbed(sampler):
-    return run(make_study(sampler=sampler), 36 if sampler == "nsga2" else 20)
+def undisturbed(sampler, num_trials):
+    return run(make_study(sampler=sampler), num_trials)
 
 
 @pytest.mark.parametrize("sampler", ["predictor", "tpe"])
 @pytest.mark.parametrize("num_finished", [1, 6, 11, 16])
 def test_rebuilt_study_goes_on_as_the_undisturbed_one(num_finished, sampler):
-    whole = undisturbed(sampler)
+    whole = undisturbed(sampler, 20)
     finished = as_finished(whole[:num_finished])
     random.Random(num_finished).shuffle(finished)
     study = make_study(finished=finished, sampler=sampler)
@@ -205,7 +205,7 @@ def test_rebuilt_study_goes_on_as_the_undisturbed_one(num_finished, sampler):
 
 @pytest.mark.parametrize("num_finished", [12, 20, 30])
 def test_rebuilt_generations_are_the_undisturbed_ones(num_finished):
-    whole = undisturbed("nsga2")
+    whole = undisturbed("nsga2", 36)
     study = make_study(finished=as_finished(whole[:num_finished]), sampler="nsga2")
     assert run(study, 36) == whole[num_finished:]
 

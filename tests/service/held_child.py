@@ -19,6 +19,7 @@ from service.work.child import main
 from service.work.pipeline import run_job
 from service.work.progress import Progress, Stage
 from tinytl.config import NetworkConfig
+from tinytl.layers import WeightBits
 from tinytl.measure import Measurement
 from tinytl.memory import peak_memory
 from tinytl.plan import Plan
@@ -52,12 +53,15 @@ def predict_measurement(
     plan: Plan,
     resolution: int,
     *,
-    image_size: int,
-    on_step: Callable[[], None],
+    image_size: int | None = None,
+    weight_bits: WeightBits = 8,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Stands in for tinytl.measure.measure_in_fresh_process: it takes what is predicted."""
     on_step()
-    predicted = peak_memory(network, method, plan, resolution, image_size=image_size)
+    predicted = peak_memory(
+        network, method, plan, resolution, image_size=image_size, frozen_bits=weight_bits
+    )
     return Measurement(
         predicted_peak_bytes=predicted.total_bytes,
         measured_peak_bytes=predicted.total_bytes,

@@ -7,12 +7,9 @@ from typing import Any
 import pytest
 
 from service.cli.main import main
-from tinytl.config import NetworkConfig
-from tinytl.measure import Measurement
-from tinytl.memory import peak_memory
+from tests.service.held_child import predict_measurement
 from tinytl.plan import Plan
 from tinytl.planner import REASONABLE_SLOWDOWN, plans, step_time
-from tinytl.trainable import Method
 
 SHARED = Path(os.environ.get("TINYFIT_SHARED", Path(__file__).parents[4] / "shared"))
 PUBLISHED = SHARED / "reference" / "published_memory.json"
@@ -93,21 +90,7 @@ def test_measure_without_a_plan_takes_the_leanest(
     monkeypatch: pytest.MonkeyPatch,
     method: str,
 ) -> None:
-    def measure(
-        network: NetworkConfig, method: Method, plan: Plan, resolution: int, *, weight_bits: int
-    ) -> Measurement:
-        peak = peak_memory(network, method, plan, resolution, frozen_bits=weight_bits)
-        return Measurement(
-            predicted_peak_bytes=peak.total_bytes,
-            measured_peak_bytes=peak.total_bytes,
-            storage_peak_bytes=peak.total_bytes,
-            rss_growth_bytes=None,
-            process_peak_bytes=None,
-            step_seconds=0.1,
-            breakdown_bytes=peak.breakdown,
-        )
-
-    monkeypatch.setattr("tinytl.measure.measure_in_fresh_process", measure)
+    monkeypatch.setattr("tinytl.measure.measure_in_fresh_process", predict_measurement)
     found = answer(capsys, tmp_path, SPEC | {"method": method}, "measure")
     plan = Plan.from_dict(found["plan"])
     for other in plans(4):
