@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from service.feasibility import Priced, largest, search_space, smallest
 from service.record.models import Job, Trial
 from service.results import EndView, FrontPoint, FrontView
 from service.schemas import JobSettings
+from service.sureness import standard_error
 from tinytl.plan import Plan
 from tinytl.planner import plans, step_time
 from tinytl.trainable import Method
@@ -28,17 +28,6 @@ def front_view(job: Job, trials: Sequence[Trial], *, num_classes: int) -> FrontV
     )
 
 
-def standard_error(accuracy: float, num_images: int) -> float:
-    """Of an accuracy that was found on so many images, roughly.
-
-    The binomial's, with two images more of either kind: no accuracy of few images is certain
-    (Agresti and Coull, The American Statistician 52, 1998).
-    """
-    num = num_images + 4
-    share = (accuracy * num_images + 2) / num
-    return math.sqrt(share * (1 - share) / num)
-
-
 def _end(priced: Priced) -> EndView:
     return EndView(
         peak_bytes=priced.peak_bytes, macs=priced.macs, resolution=priced.candidate.resolution
@@ -50,9 +39,6 @@ def _point(trial: Trial, *, is_chosen: bool) -> FrontPoint:
     described = trial.lean_plan or candidate["plan"]
     plan = Plan.from_dict(described)
     fastest_time = min(step_time(other) for other in plans(plan.batch_size))
-    error = None
-    if trial.num_images is not None:
-        error = standard_error(trial.accuracy, trial.num_images)
     return FrontPoint(
         trial=trial.number,
         peak_bytes=trial.lean_peak_bytes,
@@ -63,7 +49,7 @@ def _point(trial: Trial, *, is_chosen: bool) -> FrontPoint:
         lite_residual=candidate["lite_residual"],
         subnet=candidate["subnet"],
         validation_accuracy=trial.accuracy,
-        standard_error=error,
+        standard_error=standard_error(trial.accuracy, trial.num_images),
         is_chosen=is_chosen,
     )
 

@@ -27,6 +27,7 @@ from service.record.models import (
 )
 from service.results import CheckpointView, JobResult
 from service.settings import AUTO_SUPERNET
+from service.sureness import standard_error
 from tinytl.trainable import Method
 
 DEFAULT_TRIALS = 48
@@ -232,6 +233,8 @@ class TrialView(BaseModel):
     macs: int | None
     """Multiply-accumulates of an image's forward pass; None for a job of an earlier version."""
     validation_accuracy: float
+    standard_error: float | None
+    """Of that accuracy; None for a job of an earlier version."""
     num_images: int | None
     """Validation images looked at; None for a job of an earlier version."""
     is_complete: bool
@@ -254,6 +257,7 @@ class TrialView(BaseModel):
             lean_peak_bytes=trial.lean_peak_bytes,
             macs=trial.macs,
             validation_accuracy=trial.accuracy,
+            standard_error=standard_error(trial.accuracy, trial.num_images),
             num_images=trial.num_images,
             is_complete=trial.is_complete,
             reused=trial.reused,

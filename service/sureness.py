@@ -1,8 +1,24 @@
-"""How sure a result is, in a sentence or two."""
+"""How sure an accuracy is, and in a sentence or two a result."""
 
 from __future__ import annotations
 
+import math
+
 from service.results import ChoiceView, GainView
+
+
+def standard_error(accuracy: float, num_images: int | None) -> float | None:
+    """Of an accuracy that was found on so many images, roughly; None where their number is not
+    known.
+
+    The binomial's, with two images more of either kind: no accuracy of few images is certain
+    (Agresti and Coull, The American Statistician 52, 1998).
+    """
+    if num_images is None:
+        return None
+    num = num_images + 4
+    share = (accuracy * num_images + 2) / num
+    return math.sqrt(share * (1 - share) / num)
 
 
 def gain_text(gain: GainView, num_images: int | None = None) -> str:

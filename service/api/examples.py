@@ -96,6 +96,7 @@ TRIAL = _plain(
         lean_peak_bytes=12_000_000,
         macs=9_000_000,
         validation_accuracy=0.5,
+        standard_error=0.05,
         num_images=100,
         is_complete=True,
         reused=False,

@@ -1,9 +1,18 @@
-"""How sure a result is, in words."""
+"""How sure an accuracy and a result are."""
 
 import pytest
 
 from service.results import ChoiceView, GainView
-from service.sureness import choice_text, gain_text
+from service.sureness import choice_text, gain_text, standard_error
+
+
+def test_no_accuracy_of_few_images_is_certain() -> None:
+    certain = standard_error(1.0, 12)
+    assert certain is not None
+    assert 0.05 < certain < 0.1
+    assert standard_error(0.0, 12) == certain
+    assert standard_error(0.6, 10_000) == pytest.approx((0.6 * 0.4 / 10_000) ** 0.5, rel=0.01)
+    assert standard_error(0.6, None) is None
 
 
 def test_a_gain_within_noise_is_called_so() -> None:

@@ -47,7 +47,7 @@ export function LessMemory({ job, front }) {
                   <span class="hint">${nameOf(point, share, best, job)}</span>
                 </th>
                 <td>
-                  ${formatEstimate(point.validation_accuracy, point.standard_error)}
+                  ${formatEstimate(point)}
                   <span class="hint">${lost(point, best)}</span>
                 </td>
                 <td>

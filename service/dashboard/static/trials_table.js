@@ -1,7 +1,7 @@
 /** The trials of a search as a table. */
 import { html } from "./dom.js";
 import { formatMacs, formatPeak } from "./format.js";
-import { formatEstimate, noteOf, standardError } from "./trial_words.js";
+import { formatEstimate, noteOf } from "./trial_words.js";
 
 export function TrialsTable({ trials, best }) {
   return html`
@@ -23,7 +23,7 @@ export function TrialsTable({ trials, best }) {
               <td>${trial.resolution}\u00a0px</td>
               <td>${formatPeak(trial.lean_peak_bytes)}</td>
               <td>
-                ${formatEstimate(trial.validation_accuracy, standardError(trial))}
+                ${formatEstimate(trial)}
                 ${noteOf(trial) && html`<span class="hint under">${noteOf(trial)}</span>`}
               </td>
               <td>${formatMacs(trial.macs)}</td>

@@ -13,7 +13,6 @@ from search.pricing import price
 from search.registry import DEFAULT_SUPERNET
 from search.space import Candidate, SearchSpace
 from service.feasibility import macs_of, search_space
-from service.front import standard_error
 from service.record.claims import Claim, add_trial, succeed_job
 from service.record.database import Database, now
 from service.record.models import Job, Trial
@@ -131,8 +130,3 @@ def test_what_an_earlier_version_chose_is_not_mistaken(
     succeed_job(database, held, result | needed)
     (point,) = client.get(f"/jobs/{held.job_id}/front").json()["points"]
     assert (point["trial"], point["is_chosen"]) == (1, False)
-
-
-def test_no_accuracy_of_few_images_is_certain() -> None:
-    assert 0.05 < standard_error(1.0, 12) == standard_error(0.0, 12) < 0.1
-    assert standard_error(0.6, 10_000) == pytest.approx((0.6 * 0.4 / 10_000) ** 0.5, rel=0.01)

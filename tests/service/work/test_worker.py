@@ -156,7 +156,7 @@ def test_a_child_that_gets_no_further_is_killed_and_the_job_tried_again(
     make_worker: Callable[..., Worker], database: Database, make_job: MakeJob, pids: Pids
 ) -> None:
     job = make_job("stall")
-    assert make_worker(stall_seconds=4.0).run_one()
+    assert make_worker(stall_seconds=15.0).run_one()  # it has to start within that time
     found = get_job(database, job.id)
     assert (found.status, found.lost_attempts) == (Status.QUEUED, 1)
     wait_for(lambda: not any(map(is_alive, pids())))
