@@ -18,13 +18,12 @@ Rows = NDArray[np.intp]
 
 
 class Encoding:
-    """The rows of a space. names, sizes: of its P parameters, and how many values each has."""
+    """The rows of a space. names: of its P parameters."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.choices = space.choices()
         self.names = tuple(self.choices)
-        self.sizes = np.array([len(values) for values in self.choices.values()])
         self._indices = [
             {value: index for index, value in enumerate(values)}
             for values in self.choices.values()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -28,6 +28,9 @@ _RANDOM_TRIALS = 8
 _POPULATION_SIZE = 12
 """Of NSGA-II: a quarter of a job's usual trials; Optuna's 50 are more than all of them."""
 
+_NEIGHBOURS_OF = 200
+"""Candidates whose neighbours are looked at together: each has about a hundred."""
+
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -50,13 +53,13 @@ class Pricing(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """A trial that was told. accuracy: 0 to 1, on num_images of the validation images (None: on
-    all of them), or None where it could not be had. is_complete: whether it was scored to the
-    end; one given up before can't be chosen.
+    all of them). is_complete: whether it was scored to the end; one given up before can't be
+    chosen.
     """
 
     number: int
     candidate: Candidate
-    accuracy: float | None
+    accuracy: float
     num_images: int | None = None
     is_complete: bool = True
 
@@ -70,7 +73,12 @@ class _Choice(CategoricalDistribution):
 
 class _Nsga2(optuna.samplers.NSGAIISampler):
     """NSGA-II to whom a study that is rebuilt is the same: generations are counted, not noted at
-    each trial, and parents are in the order in which Optuna remembers them."""
+    each trial, and parents are in one order."""
+
+    def __init__(self, parents: list[list[FrozenTrial]], seed: int) -> None:
+        """parents: of each generation up to now; what is found is added."""
+        super().__init__(seed=seed, population_size=_POPULATION_SIZE)
+        self._parents = parents
 
     def get_trial_generation(self, study: optuna.Study, trial: FrozenTrial) -> int:
         return len(self._complete(study)) // _POPULATION_SIZE
@@ -79,8 +87,12 @@ class _Nsga2(optuna.samplers.NSGAIISampler):
         start = generation * _POPULATION_SIZE
         return self._complete(study)[start : start + _POPULATION_SIZE]
 
-    def select_parent(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+    def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        """From the first generation on: Optuna goes back to it, by recursion."""
+        for earlier in range(len(self._parents), generation + 1):
+            found = self.select_parent(study, earlier) if earlier else []
+            self._parents.append(sorted(found, key=lambda trial: trial.number))
+        return self._parents[generation]
 
     def _complete(self, study: optuna.Study) -> list[FrozenTrial]:
         return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -89,8 +101,8 @@ class _Nsga2(optuna.samplers.NSGAIISampler):
 class TrialSampler:
     """Samples candidates by one of Optuna's samplers, from the trials learnt so far.
 
-    Whatever is sampled, or taken in its place, counts as asked for until it is learnt. Trials
-    that come to nothing are told as failed: Optuna's samplers look past them.
+    Whatever is sampled, or taken in its place, counts as asked for until it is learnt. What comes
+    to nothing is told as failed: Optuna's samplers look past it.
     """
 
     def __init__(
@@ -129,8 +141,8 @@ class TrialSampler:
         )
         self._study = optuna.create_study(direction="maximize")
         self._asked: list[tuple[optuna.Trial, Candidate]] = []
+        self._parents: list[list[FrozenTrial]] = []
         self._num_learnt = 0
-        self._num_scored = 0
 
     def learn(self, trials: Sequence[Finished]) -> None:
         """All trials up to now, by number: those not learnt yet are told."""
@@ -138,25 +150,37 @@ class TrialSampler:
         for trial, candidate in self._asked:
             key = self._key(candidate)
             if key in asked:  # of candidates that were asked for twice the last one counts
-                self._tell(asked[key], None)
+                self._forget(asked[key])
             asked[key] = trial
         for finished in trials[self._num_learnt :]:
-            self._num_scored += finished.accuracy is not None
             open_trial = asked.pop(self._key(finished.candidate), None)
             if open_trial is None:
                 self._add(finished)
             else:
                 if finished.num_images is not None:
                     open_trial.set_user_attr(NUM_IMAGES, finished.num_images)
-                self._tell(open_trial, finished.accuracy)
+                self._study.tell(open_trial, finished.accuracy)
         for trial in asked.values():
-            self._tell(trial, None)
+            self._forget(trial)
         self._asked = []
         self._num_learnt = len(trials)
 
     def sample(self, seed: int, *, at_random: bool = False) -> Candidate:
         """The sampler's next, or one drawn at random."""
         return self._ask(optuna.samplers.RandomSampler(seed) if at_random else self._by(seed))
+
+    def neighbour(self, known: Iterable[Candidate], seed: int) -> Candidate | None:
+        """One within the limits that differs from one of these in a single choice, and is none of
+        them; None where there is none."""
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(np.unique(self._encoding.rows(list(known)), axis=0))
+        for some in np.array_split(rows, -(-len(rows) // _NEIGHBOURS_OF)):
+            new = self._predictor.neighbours(some, known=rows)
+            if len(new):
+                candidate = self._encoding.candidate(rng.choice(new))
+                self.take(candidate)
+                return candidate
+        return None
 
     def take(self, candidate: Candidate) -> None:
         """This one, whatever the sampler would say."""
@@ -166,10 +190,10 @@ class TrialSampler:
     def _by(self, seed: int) -> BaseSampler:
         if self._name == "predictor":
             return self._predictor
-        if self._name == "random" or self._num_scored < _RANDOM_TRIALS:
+        if self._name == "random" or self._num_learnt < _RANDOM_TRIALS:
             return optuna.samplers.RandomSampler(seed)
         if self._name == "nsga2":
-            return _Nsga2(seed=seed, population_size=_POPULATION_SIZE)
+            return _Nsga2(self._parents, seed)
         if self._name == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
         # Without the liar, TPE looks at finished trials only, not at what was asked before.
@@ -182,15 +206,12 @@ class TrialSampler:
         if self._encoding.space.encode(candidate) == trial.params:
             self._asked.append((trial, candidate))
         else:  # learnt in its canonical form, as the record has it
-            self._tell(trial, None)
+            self._forget(trial)
             self.take(candidate)
         return candidate
 
-    def _tell(self, trial: optuna.Trial, accuracy: float | None) -> None:
-        if accuracy is None:
-            self._study.tell(trial, state=TrialState.FAIL)
-        else:
-            self._study.tell(trial, accuracy)
+    def _forget(self, trial: optuna.Trial) -> None:
+        self._study.tell(trial, state=TrialState.FAIL)
 
     def _add(self, finished: Finished) -> None:
         """One that this study was never asked for: it is rebuilt, or another's is gone on with."""
@@ -200,7 +221,6 @@ class TrialSampler:
                 params=dict(self._encoding.space.encode(finished.candidate)),
                 distributions=self._distributions,
                 value=finished.accuracy,
-                state=TrialState.FAIL if finished.accuracy is None else TrialState.COMPLETE,
                 user_attrs={} if images is None else {NUM_IMAGES: images},
             )
         )

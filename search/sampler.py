@@ -119,6 +119,11 @@ class PredictorSampler(BaseSampler):
             for (name, values), index in zip(self._choices.items(), row.tolist(), strict=True)
         }
 
+    def neighbours(self, rows: Rows, *, known: Rows) -> Rows:
+        """All within the limits that differ from one of the rows in one choice, but known ones."""
+        found = self._breeder.feasible(self._breeder.neighbours(rows))
+        return found.without(self._breeder.pool(known).keys).rows
+
     def _pool(self, trials: Sequence[FrozenTrial]) -> Pool:
         """Each trial is looked into and priced once."""
         new = [trial for trial in trials if trial.number not in self._places]
@@ -207,8 +212,8 @@ class PredictorSampler(BaseSampler):
 
     def _any(self, known: Pool, rng: np.random.Generator) -> NDArray[np.intp]:
         """A neighbour of the known ones that is new, or one of them where there is none."""
-        new = self._breeder.feasible(self._breeder.neighbours(known.rows)).without(known.keys)
-        row: NDArray[np.intp] = rng.choice(new.rows if len(new) else known.rows)
+        new = self.neighbours(known.rows, known=known.rows)
+        row: NDArray[np.intp] = rng.choice(new if len(new) else known.rows)
         return row
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.encoding import Encoding
+from search.encoding import Encoding, Rows
 from search.errors import SearchError
 from search.front import front_of
 from search.optuna_trials import Finished, Pricing, SamplerName, TrialSampler, derived_seed
@@ -99,7 +98,7 @@ class Study:
 
     @property
     def num_finished(self) -> int:
-        """Trials told, failed ones too."""
+        """Trials told."""
         return len(self._finished)
 
     @property
@@ -110,7 +109,8 @@ class Study:
     def ask(self, count: int) -> list[Proposal]:
         """At most count trials to run next.
 
-        Fewer, or none, where the rest of the batch has been asked for and not all of it told.
+        Fewer, or none, where the rest of the batch has been asked for and not all of it told; or
+        where all candidates within the limits are known.
         """
         start = self._batch_start()
         numbers = [
@@ -120,13 +120,14 @@ class Study:
         ][:count]
         if any(number not in self._proposed for number in numbers):
             self._propose_batch(start)
-        self._asked.update(numbers)
-        return [self._proposed[number] for number in numbers]
+        proposals = [self._proposed[number] for number in numbers if number in self._proposed]
+        self._asked.update(proposal.number for proposal in proposals)
+        return proposals
 
     def tell(
         self,
         number: int,
-        accuracy: float | None,
+        accuracy: float,
         *,
         num_images: int | None = None,
         is_complete: bool = True,
@@ -135,7 +136,7 @@ class Study:
         self._check_new(number)
         if number not in self._asked:
             raise SearchError(f"trial {number} was never asked for")
-        if accuracy is not None and not 0 <= accuracy <= 1:
+        if not 0 <= accuracy <= 1:
             raise SearchError(f"accuracy must be between 0 and 1 but got {accuracy!r}")
         self._finished[number] = Finished(
             number=number,
@@ -174,16 +175,17 @@ class Study:
 
     def _within(self, trials: Iterable[Finished]) -> list[Finished]:
         """Those scored to the end and within the limits, by number."""
-        complete = [
-            trial
-            for trial in sorted(trials, key=lambda trial: trial.number)
-            if trial.is_complete and trial.accuracy is not None
-        ]
-        fits = self._lean_peak_bytes(complete) <= self.limit_bytes
-        if self.mac_limit is not None:
-            rows = self._encoding.rows([trial.candidate for trial in complete])
-            fits &= self._pricing.macs(rows) <= self.mac_limit
+        in_order = sorted(trials, key=lambda trial: trial.number)
+        complete = [trial for trial in in_order if trial.is_complete]
+        fits = self._fits(self._encoding.rows([trial.candidate for trial in complete]))
         return [trial for trial, it_fits in zip(complete, fits, strict=True) if it_fits]
+
+    def _fits(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which are within the limits: (rows,)."""
+        fits = self._pricing.lean_peak_bytes(rows, self.limit_bytes) <= self.limit_bytes
+        if self.mac_limit is not None:
+            fits &= self._pricing.macs(rows) <= self.mac_limit
+        return fits
 
     def _lean_peak_bytes(self, trials: Sequence[Finished]) -> NDArray[np.int64]:
         rows = self._encoding.rows([trial.candidate for trial in trials])
@@ -201,18 +203,26 @@ class Study:
         return first + (number - first) // BATCH_SIZE * BATCH_SIZE
 
     def _propose_batch(self, start: int) -> None:
-        """Propose a whole batch from the trials before it, whatever of it is told already."""
+        """Propose a batch from the trials before it, whatever of it is told already; less than a
+        whole one where candidates run out."""
         self._sampler.learn([self._finished[number] for number in range(start)])
         known = {_chosen(self._finished[number].candidate) for number in range(start)}
-        anchors = self._anchors() if start == 0 else []
+        anchors = self._anchors() if self._is_first(start) else []
         for number in range(start, start + BATCH_SIZE):
             if anchors:
                 candidate = anchors.pop(0)
                 self._sampler.take(candidate)
+            elif (sampled := self._sample(number, known)) is not None:
+                candidate = sampled
             else:
-                candidate = self._sample(number, known)
+                break
             known.add(_chosen(candidate))
             self._proposed[number] = self._proposal(number, start, candidate)
+
+    def _is_first(self, start: int) -> bool:
+        """Whether nothing within the limits is known to the batch that starts there."""
+        inherited = [self._finished[number] for number in range(self._num_inherited)]
+        return start == self._num_inherited and not self._within(inherited)
 
     def _proposal(self, number: int, batch_start: int, candidate: Candidate) -> Proposal:
         lean, lean_peak_bytes = self._pricing.lean(candidate, self.limit_bytes)
@@ -237,13 +247,14 @@ class Study:
                 for subnet in subnets
                 for size in self.space.lite_residual_sizes
             ]
-            macs = self._pricing.macs(self._encoding.rows(candidates))
-            fits = (self._fit(candidates[index]) for index in np.argsort(-macs, kind="stable"))
-            anchors += islice(filter(None, fits), 1)
+            rows = self._encoding.rows(candidates)
+            macs = np.where(self._fits(rows), self._pricing.macs(rows), -1)
+            fit = self._fit(candidates[int(macs.argmax())])
+            anchors += [] if fit is None else [fit]
         return anchors[:BATCH_SIZE]
 
-    def _sample(self, number: int, known: set[Candidate]) -> Candidate:
-        """A candidate within the limits, new if one is found; by seed, number and history."""
+    def _sample(self, number: int, known: set[Candidate]) -> Candidate | None:
+        """One that is new and within the limits, by seed, number and history, or None."""
         for attempt in range(_MAX_ATTEMPTS):
             seed = derived_seed(self._seed, number, attempt)
             sampled = self._sampler.sample(seed, at_random=attempt >= _MAX_ATTEMPTS // 2)
@@ -252,12 +263,14 @@ class Study:
             if fit is None:
                 self._sampler.take(candidate)
             if _chosen(candidate) not in known:
-                break
-        return candidate
+                return candidate
+        seed = derived_seed(self._seed, number, _MAX_ATTEMPTS)
+        neighbour = self._sampler.neighbour(known, seed)
+        return None if neighbour is None else self._fit(neighbour)
 
     def _fit(self, candidate: Candidate) -> Candidate | None:
-        """With the fastest plan within the limit."""
-        if self.mac_limit is not None and self._macs(candidate) > self.mac_limit:
+        """With the fastest plan within the limit, if it is within the limits."""
+        if not self._fits(self._encoding.rows([candidate]))[0]:
             return None
         fit = fastest_fit(candidate, self._pricing.price_bytes, self.limit_bytes)
         return None if fit is None else fit[0]

@@ -8,7 +8,6 @@ from service.feasibility import Priced, largest, search_space, smallest
 from service.record.models import Job, Trial
 from service.results import EndView, FrontPoint, FrontView
 from service.schemas import JobSettings
-from service.sureness import standard_error
 from tinytl.plan import Plan
 from tinytl.planner import plans, step_time
 from tinytl.trainable import Method
@@ -49,7 +48,7 @@ def _point(trial: Trial, *, is_chosen: bool) -> FrontPoint:
         lite_residual=candidate["lite_residual"],
         subnet=candidate["subnet"],
         validation_accuracy=trial.accuracy,
-        standard_error=standard_error(trial.accuracy, trial.num_images),
+        standard_error=trial.standard_error,
         is_chosen=is_chosen,
     )
 

@@ -38,6 +38,9 @@ class ChoiceView(BaseModel):
     """How sure the choice among the scored candidates is, had there been other validation
     images."""
 
+    num_compared: int | None = None
+    """Those within the limits that have seen all validation images, the chosen one among them;
+    None for a job of an earlier version."""
     standard_error: float
     """Of the chosen one's validation accuracy in the search."""
     probability_best: float

@@ -27,7 +27,6 @@ from service.record.models import (
 )
 from service.results import CheckpointView, JobResult
 from service.settings import AUTO_SUPERNET
-from service.sureness import standard_error
 from tinytl.trainable import Method
 
 DEFAULT_TRIALS = 48
@@ -224,7 +223,7 @@ class TrialView(BaseModel):
     lite_residual: JsonObject
     """Size of the lite residual modules, which are there where the method has them."""
     plan: JsonObject
-    """The fastest that fits the limit."""
+    """The fastest that fits the limit or, where an earlier job scored it, its lean plan."""
     predicted_peak_bytes: int
     """With that plan."""
     lean_plan: JsonObject
@@ -257,7 +256,7 @@ class TrialView(BaseModel):
             lean_peak_bytes=trial.lean_peak_bytes,
             macs=trial.macs,
             validation_accuracy=trial.accuracy,
-            standard_error=standard_error(trial.accuracy, trial.num_images),
+            standard_error=trial.standard_error,
             num_images=trial.num_images,
             is_complete=trial.is_complete,
             reused=trial.reused,

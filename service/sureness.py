@@ -1,24 +1,8 @@
-"""How sure an accuracy is, and in a sentence or two a result."""
+"""How sure a result is, in a sentence or two."""
 
 from __future__ import annotations
 
-import math
-
 from service.results import ChoiceView, GainView
-
-
-def standard_error(accuracy: float, num_images: int | None) -> float | None:
-    """Of an accuracy that was found on so many images, roughly; None where their number is not
-    known.
-
-    The binomial's, with two images more of either kind: no accuracy of few images is certain
-    (Agresti and Coull, The American Statistician 52, 1998).
-    """
-    if num_images is None:
-        return None
-    num = num_images + 4
-    share = (accuracy * num_images + 2) / num
-    return math.sqrt(share * (1 - share) / num)
 
 
 def gain_text(gain: GainView, num_images: int | None = None) -> str:
@@ -33,13 +17,17 @@ def gain_text(gain: GainView, num_images: int | None = None) -> str:
     return f"{found}."
 
 
-def choice_text(choice: ChoiceView, num_scored: int) -> str:
+def choice_text(choice: ChoiceView) -> str:
     """How far the validation images tell the chosen candidate from the others."""
+    if choice.num_compared == 1:
+        return "The chosen candidate is the only one within the limits that was scored to the end."
+    compared = "the" if choice.num_compared is None else choice.num_compared
     rivals = {
         0: "None of the others comes as near as noise",
         1: "One other may be as good",
     }.get(choice.num_rivals, f"{choice.num_rivals} others may be as good")
     return (
-        f"Of {num_scored} scored candidates the chosen one is the best with a probability of "
-        f"{choice.probability_best:.0%}, as far as the validation images tell. {rivals}."
+        f"Of {compared} candidates within the limits that were scored to the end, the chosen one "
+        f"is the best with a probability of {choice.probability_best:.0%}, as far as the "
+        f"validation images tell. {rivals}."
     )

@@ -121,7 +121,7 @@ def result_text(job: JobView, checkpoint: str) -> str:
     if result.gain is not None and result.gain.is_within_noise:
         notes += f"\nnote: {gain_text(result.gain)}"
     if result.choice is not None:
-        notes += f"\nnote: {choice_text(result.choice, result.trials + result.reused_trials)}"
+        notes += f"\nnote: {choice_text(result.choice)}"
     return (
         f"test accuracy    {result.test_accuracy:.1%} "
         f"(head-only training: {result.head_only_test_accuracy:.1%})\n"

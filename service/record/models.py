@@ -22,6 +22,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from search.binomial import standard_error
+
 JsonObject = dict[str, Any]
 
 
@@ -272,6 +274,11 @@ class Trial(Base):
     """That the score took, with its share of the proposing."""
     attempt: Mapped[int]
     finished_at: Mapped[float] = mapped_column(index=True)
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the accuracy; None where num_images is."""
+        return None if self.num_images is None else standard_error(self.accuracy, self.num_images)
 
 
 class Blob(Base):

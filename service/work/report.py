@@ -54,7 +54,6 @@ def make_card(
     depth = sum(result["subnet"]["depths"])
     gain = GainView.model_validate(result["gain"])
     choice = ChoiceView.model_validate(result["choice"])
-    num_scored = result["trials"] + result["reused_trials"]
     test, head_only = result["test_accuracy"], result["head_only_test_accuracy"]
     rows = (
         ("Classes", ", ".join(dataset.classes)),
@@ -75,7 +74,7 @@ def make_card(
         f"# {job.name}\n\n"
         f"An image classifier fitted to the dataset {dataset.name!r} by tinyfit.\n\n"
         f"| | |\n|---|---|\n{table}\n\n"
-        f"{gain_text(gain, num_test_images)} {choice_text(choice, num_scored)}\n\n"
+        f"{gain_text(gain, num_test_images)} {choice_text(choice)}\n\n"
         "Load it in Python; the network predicts, and goes on training under the same limit:\n\n"
         '```python\nimport tinytl\n\nmodel = tinytl.load("model.tinyfit.zip")\n```\n'
     )

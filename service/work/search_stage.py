@@ -143,9 +143,10 @@ class _Search:
 
     def _task(self, proposal: Proposal) -> ScoreTask:
         """It races those of earlier batches, wherever those of its own may be."""
+        in_order = sorted(self._rivals, key=lambda rival: rival.number)
         rivals = [
             unpacked(rival)
-            for rival in self._rivals
+            for rival in in_order
             if rival.number < proposal.batch_start
             and rival.lean_peak_bytes <= proposal.lean_peak_bytes
         ]

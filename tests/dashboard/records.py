@@ -167,6 +167,7 @@ class Records:
         num_reused: int = 0,
         num_given_up: int = 0,
         is_gain_noise: bool = False,
+        num_compared: int | None = 24,
         is_old: bool = False,
     ) -> str:
         claim = self.running(name)
@@ -180,7 +181,12 @@ class Records:
                 "standard_error": 0.034,
                 "is_within_noise": is_gain_noise,
             },
-            "choice": {"standard_error": 0.03, "probability_best": 0.41, "num_rivals": 6},
+            "choice": {
+                "num_compared": num_compared,
+                "standard_error": 0.03,
+                "probability_best": 0.41,
+                "num_rivals": 6,
+            },
             "reused_trials": num_reused,
         }
         self.progress(claim, "train", 0.6)

@@ -58,14 +58,17 @@ def test_a_finished_job_shows_what_came_out(page: Page, records: Records) -> Non
 def test_how_sure_gain_and_choice_are(page: Page, records: Records) -> None:
     page.goto(f"/#/jobs/{records.succeeded(trials=24, num_reused=4, is_gain_noise=True)}")
     expect(page.locator(".certainty")).to_have_text(
-        "Best of 24 scored; 6 others are within noise. It is the best with a probability of 41%, "
-        "as far as the validation images tell. 4 scores came from an earlier job."
+        "Best of 24 within the limits that were scored to the end; 6 others are within noise. It "
+        "is the best with a probability of 41%, as far as the validation images tell. 4 scores "
+        "came from an earlier job."
     )
     expect(page.locator(".banner")).to_contain_text("The gain over head-only training is within")
-    page.goto(f"/#/jobs/{records.succeeded(trials=24)}")
-    expect(page.locator(".certainty")).to_contain_text("a probability of 41%")
+    page.goto(f"/#/jobs/{records.succeeded(trials=24, num_compared=None)}")
+    expect(page.locator(".certainty")).to_contain_text("Best of those within the limits")
     expect(page.locator(".certainty")).not_to_contain_text("earlier")
     expect(page.locator(".banner")).to_have_count(0)
+    page.goto(f"/#/jobs/{records.succeeded(trials=24, num_compared=1)}")
+    expect(page.locator(".certainty")).to_contain_text("The only one within the limits")
 
 
 def test_memory_is_told_by_part(page: Page, records: Records) -> None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from search.binomial import standard_error
 from search.certainty import Gain, choice_certainty, mcnemar, paired_gain, sign_test
 
 
@@ -15,8 +16,8 @@ def pair(both, ours_alone, theirs_alone, neither):
 def test_a_gain_by_hand():
     gain = paired_gain(*pair(70, 12, 4, 14))
     assert gain.points == pytest.approx(0.08)
-    # of 100 differences 12 are 1, 4 are -1: variance 0.16 - 0.08 squared
-    assert gain.standard_error == pytest.approx(np.sqrt(0.1536 / 100))
+    # of 102 differences 12.5 are 1, 4.5 are -1
+    assert gain.standard_error == pytest.approx(np.sqrt((17 / 102 - (8 / 102) ** 2) / 102))
     # 2 * sum(comb(16, k) for k in range(12, 17)) / 2**16 = 2 * 2517 / 65536
     assert mcnemar(*pair(70, 12, 4, 14)) == pytest.approx(5034 / 65536)
     assert gain.is_within_noise
@@ -26,7 +27,8 @@ def test_a_gain_by_hand():
 
 def test_no_difference_is_within_noise():
     same = pair(9, 0, 0, 1)
-    assert paired_gain(*same) == Gain(points=0.0, standard_error=0.0, is_within_noise=True)
+    error = pytest.approx(1 / 12)  # half an image more each way
+    assert paired_gain(*same) == Gain(points=0.0, standard_error=error, is_within_noise=True)
     assert mcnemar(*same) == 1
     assert mcnemar(*pair(1, 5, 5, 1)) == 1
 
@@ -41,7 +43,8 @@ def test_one_that_is_better_on_every_image_is_the_best():
     correct = np.zeros((3, 50), dtype=bool)
     correct[1] = True
     choice = choice_certainty(correct, 1, seed=0)
-    assert (choice.standard_error, choice.probability_best, choice.num_rivals) == (0, 1, 0)
+    assert (choice.num_compared, choice.probability_best, choice.num_rivals) == (3, 1, 0)
+    assert choice.standard_error == standard_error(1.0, 50)
     assert choice_certainty(correct, 0, seed=0).probability_best == 0
     assert choice_certainty(correct, 0, seed=0).num_rivals == 2  # the better one, and its like
 
@@ -51,7 +54,7 @@ def test_those_that_tie_share():
     choice = choice_certainty(correct, 2, seed=0)
     assert choice.probability_best == pytest.approx(1 / 4)
     assert choice.num_rivals == 3
-    assert choice.standard_error == pytest.approx(np.sqrt(0.25 / 40))
+    assert choice.standard_error == pytest.approx(np.sqrt(0.25 / 44))
 
 
 def test_a_lead_of_one_image_is_no_certainty():

@@ -20,7 +20,7 @@ def test_rows_are_candidates(space):
     candidates = [space.sample(rng) for _ in range(50)]
     rows = encoding.rows(candidates)
     assert rows.shape == (50, len(space.choices()))
-    assert (rows < encoding.sizes).all()
+    assert (rows < [len(values) for values in space.choices().values()]).all()
     assert [encoding.candidate(row) for row in rows] == candidates
     assert (encoding.canonical(rows) == rows).all()
 
@@ -28,7 +28,8 @@ def test_rows_are_candidates(space):
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.supernet.family)
 def test_canonical_is_the_supernets(space):
     encoding = Encoding(space)
-    rows = np.random.default_rng(0).integers(encoding.sizes, size=(100, len(encoding.sizes)))
+    counts = [len(values) for values in space.choices().values()]
+    rows = np.random.default_rng(0).integers(counts, size=(100, len(counts)))
     before = rows.copy()
     canonical = encoding.canonical(rows)
     assert (rows == before).all()

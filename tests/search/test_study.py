@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from search.architecture import SupernetSpec
+from search.breeding import Breeder, Facts
 from search.bulk_pricing import BulkPricing
 from search.encoding import Encoding
 from search.errors import SearchError, SpaceError
 from search.optuna_trials import Finished
 from search.space import SearchSpace
 from search.study import Study
+from tinytl.config import LiteResidualSize
 from tinytl.errors import InfeasibleError
 from tinytl.plan import Plan
 from tinytl.planner import plans
@@ -150,17 +152,33 @@ def test_tight_limit_still_gives_varied_candidates(sampler):
     assert all(trial.peak_bytes <= limit for trial in trials)
 
 
-def test_only_the_smallest_fits():
-    trials = run(make_study(cheap_price(SMALLEST)), 6)
-    assert {trial.candidate for trial in trials} == {SMALLEST}
+@pytest.mark.parametrize("sampler", ["predictor", "tpe"])
+def test_only_the_smallest_fits(sampler):
+    study = make_study(cheap_price(SMALLEST), sampler=sampler)
+    (trial,) = study.ask(4)
+    assert trial.candidate == SMALLEST
+    study.tell(trial.number, 0.5)
+    assert study.ask(3) == []
 
 
 @pytest.mark.slow
-def test_rebuilt_where_candidates_run_out():
+@pytest.mark.parametrize("sampler", ["predictor", "random"])
+def test_where_candidates_run_out_each_is_scored_once(sampler):
     limit = cheap_price(SMALLEST) + 2_500  # one step of one choice
-    whole = run(make_study(limit), 36)
-    assert 20 < len({trial.candidate for trial in whole}) < 36
-    assert run(make_study(limit, finished=as_finished(whole[:28])), 36) == whole[28:]
+    rows = Encoding(SPACE).rows([SPACE.smallest()])
+    breeder = Breeder(
+        SPACE.choices(),
+        lambda rows: Facts(CheapPricing().lean_peak_bytes(rows, limit), np.ones(len(rows))),
+        limit_bytes=limit,
+        mac_limit=np.inf,
+        canonical=Encoding(SPACE).canonical,
+    )
+    num_fitting = len(breeder.feasible(breeder.neighbours(rows)))
+    whole = run(make_study(limit, sampler=sampler), num_fitting)
+    assert len({trial.candidate for trial in whole}) == num_fitting > 20
+    assert make_study(limit, sampler=sampler, finished=as_finished(whole)).ask(4) == []
+    rebuilt = make_study(limit, sampler=sampler, finished=as_finished(whole[:-7]))
+    assert run(rebuilt, num_fitting) == whole[-7:]
 
 
 def test_infeasible():
@@ -203,6 +221,15 @@ def test_rebuilt_study_goes_on_as_the_undisturbed_one(num_finished, sampler):
     assert accuracy(study.best().candidate) == max(accuracy(t.candidate) for t in whole)
 
 
+def test_generations_without_end_can_be_rebuilt():
+    rng = random.Random(0)
+    finished = [
+        Finished(number=number, candidate=SPACE.sample(rng), accuracy=rng.random())
+        for number in range(4_500)
+    ]
+    assert make_study(finished=finished, sampler="nsga2").ask(1)
+
+
 @pytest.mark.parametrize("num_finished", [12, 20, 30])
 def test_rebuilt_generations_are_the_undisturbed_ones(num_finished):
     whole = undisturbed("nsga2", 36)
@@ -228,16 +255,6 @@ def test_order_of_telling_does_not_matter():
         for trial in reversed(asked):
             study.tell(trial.number, accuracy(trial.candidate))
     assert trials == whole
-
-
-def test_failed_trials_are_passed_over():
-    study = make_study()
-    asked = study.ask(4)
-    for trial in asked:
-        study.tell(trial.number, 0.5 if trial.number == 2 else None)
-    assert study.num_finished == 4
-    assert study.best().candidate == asked[2].candidate
-    assert len(run(study, 20)) == 16
 
 
 def test_one_given_up_is_learnt_from_and_never_chosen():
@@ -284,6 +301,22 @@ def test_trials_of_a_larger_limit_are_learnt_from_and_not_chosen():
     pricing = CheapPricing()
     for point in study.front():
         assert pricing.lean(point.candidate, 0)[1] <= 1_450_000
+
+
+def test_where_nothing_inherited_fits_anchors_come_first():
+    large = [trial for trial in run(make_study(10**9), 24) if trial.lean_peak_bytes > 1_450_000]
+    finished = [replace(trial, number=i) for i, trial in enumerate(as_finished(large[:4]))]
+    study = make_study(1_450_000, finished=finished, num_inherited=4)
+    anchors = [trial.candidate for trial in run(make_study(1_450_000), 3)]
+    assert [trial.candidate for trial in study.ask(3)] == anchors
+
+
+def test_none_is_proposed_that_the_front_would_leave_out():
+    """Of some candidates, no lean plan fits a limit that another plan fits."""
+    space = replace(SPACE, resolutions=(48, 64, 80, 96), lite_residual_sizes=(LiteResidualSize(),))
+    pricing = BulkPricing(space, Method.FULL, 10)
+    study = Study(space, pricing, limit_bytes=4_350_000, seed=0)
+    assert all(trial.lean_peak_bytes <= 4_350_000 for trial in study.ask(4))
 
 
 def test_stands_still():

@@ -1,18 +1,9 @@
-"""How sure an accuracy and a result are."""
+"""How sure a result is, in words."""
 
 import pytest
 
 from service.results import ChoiceView, GainView
-from service.sureness import choice_text, gain_text, standard_error
-
-
-def test_no_accuracy_of_few_images_is_certain() -> None:
-    certain = standard_error(1.0, 12)
-    assert certain is not None
-    assert 0.05 < certain < 0.1
-    assert standard_error(0.0, 12) == certain
-    assert standard_error(0.6, 10_000) == pytest.approx((0.6 * 0.4 / 10_000) ** 0.5, rel=0.01)
-    assert standard_error(0.6, None) is None
+from service.sureness import choice_text, gain_text
 
 
 def test_a_gain_within_noise_is_called_so() -> None:
@@ -36,8 +27,17 @@ def test_a_gain_within_noise_is_called_so() -> None:
     ],
 )
 def test_a_choice_says_how_sure_it_is(num_rivals: int, words: str) -> None:
-    choice = ChoiceView(standard_error=0.02, probability_best=0.406, num_rivals=num_rivals)
-    text = choice_text(choice, 24)
-    assert text.startswith("Of 24 scored candidates the chosen one is the best with a probability")
+    choice = ChoiceView(
+        num_compared=24, standard_error=0.02, probability_best=0.406, num_rivals=num_rivals
+    )
+    text = choice_text(choice)
+    assert text.startswith("Of 24 candidates within the limits that were scored to the end")
     assert "41%" in text
     assert text.endswith(words)
+    earlier = choice_text(choice.model_copy(update={"num_compared": None}))
+    assert earlier == text.replace("Of 24", "Of the")
+
+
+def test_a_choice_without_an_alternative_is_none() -> None:
+    choice = ChoiceView(num_compared=1, standard_error=0.02, probability_best=1, num_rivals=0)
+    assert choice_text(choice).startswith("The chosen candidate is the only one")

@@ -35,15 +35,9 @@ export function KeyFigures({ job, best, trials }) {
 
 /** How sure gain and choice are. Results of an earlier version say nothing of it. */
 function Certainty({ result }) {
-  const { gain, choice, trials, reused_trials: reused } = result;
+  const { gain, choice, reused_trials: reused } = result;
   const told = [];
-  if (choice) {
-    told.push(
-      `Best of ${trials + reused} scored; ${rivals(choice.num_rivals)} within noise. It is the ` +
-        `best with a probability of ${formatShare(choice.probability_best)}, as far as the ` +
-        "validation images tell.",
-    );
-  }
+  if (choice) told.push(certaintyOf(choice));
   if (reused) {
     told.push(`${formatCount(reused, "score")} came from an earlier job.`);
   }
@@ -56,6 +50,16 @@ function Certainty({ result }) {
     }
     ${told.length > 0 && html`<p class="hint certainty">${told.join(" ")}</p>`}
   `;
+}
+
+/** num_compared: null in results of an earlier version. */
+function certaintyOf({ num_compared: compared, num_rivals, probability_best: probability }) {
+  if (compared === 1) return "The only one within the limits that was scored to the end.";
+  return (
+    `Best of ${compared === null ? "those" : compared} within the limits that were scored to ` +
+    `the end; ${rivals(num_rivals)} within noise. It is the best with a probability of ` +
+    `${formatShare(probability)}, as far as the validation images tell.`
+  );
 }
 
 function rivals(count) {

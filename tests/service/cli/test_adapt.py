@@ -57,11 +57,14 @@ def test_a_gain_is_questioned_where_it_is_within_noise() -> None:
 
 
 def test_a_choice_says_how_sure_it_is() -> None:
-    choice = {"standard_error": 0.02, "probability_best": 0.41, "num_rivals": 6}
-    (note,) = [
-        line for line in text(choice=choice, reused_trials=4).splitlines() if "note" in line
-    ]
-    assert note.startswith("note: Of 24 scored candidates")
+    choice = {
+        "num_compared": 24,
+        "standard_error": 0.02,
+        "probability_best": 0.41,
+        "num_rivals": 6,
+    }
+    (note,) = [line for line in text(choice=choice).splitlines() if "note" in line]
+    assert note.startswith("note: Of 24 candidates within the limits")
     assert note.endswith("6 others may be as good.")
 
 

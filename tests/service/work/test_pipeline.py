@@ -117,7 +117,7 @@ def test_a_job_ends_with_a_bundle_within_the_limit(reference: dict[str, Any]) ->
     assert {trial["reused"] for trial in report["trials"]} == {False}
     assert "points on the 8 test images" in card
     assert ("within noise" in card) is result["gain"]["is_within_noise"]
-    assert "Of 6 scored candidates" in card
+    assert "Of 6 candidates within the limits" in card
     assert result["checkpoint"]["url"] == bundle.as_uri()
     assert result["checkpoint"]["bytes"] == bundle.stat().st_size
     model = tinytl.load(bundle)

@@ -11,7 +11,7 @@ import pytest
 
 from search import optuna_trials
 from search.certainty import choice_certainty
-from search.pricing import fastest_fit, price
+from search.pricing import fastest_fit, price, smallest_feasible
 from search.space import Candidate
 from search.study import BATCH_SIZE
 from service import schemas
@@ -189,6 +189,11 @@ def test_in_whatever_order_a_batch_is_scored_the_trials_are_the_same(
     second.__dict__["pool"] = lambda shared: nullcontext(OutOfOrder(scoring.store))
     assert search(second, scoring.store, ADAPTED) == chosen
     assert rows(second) == rows(reference)
+    raced = [
+        (candidate, [packed(rival) for rival in rivals])
+        for candidate, rivals in zip(scoring.scored, scoring.rivals, strict=True)
+    ]
+    assert dict(raced[:14]) == dict(raced[14:])  # in order: of equal rivals the first counts
 
 
 def test_time_ends_it_after_the_batch(
@@ -240,6 +245,19 @@ def test_patience_ends_it(make_run: MakeRun, scoring: Scoring) -> None:
     assert [trial.number for trial in list_front(run.database, run.job)] == [least.number]
     (message,) = logs(run)
     assert f"ends after {len(trials)} trials: none of the last 6 was better" in message
+
+
+def test_candidates_that_run_out_end_it(make_run: MakeRun, scoring: Scoring) -> None:
+    first = make_run(LIMIT, trials=10)
+    _, smallest_bytes = smallest_feasible(first.space, first.method, 2)
+    run = make_run(smallest_bytes, trials=10)
+    search(run, scoring.store, ADAPTED)
+    (trial,) = trials_of(run)
+    assert trial.lean_peak_bytes == smallest_bytes
+    assert logs(run) == [
+        "the search ends after 1 trials: every candidate within the limits is scored"
+    ]
+    assert certainty(run).num_compared == 1
 
 
 def test_candidates_race_those_of_earlier_batches_that_take_no_more(
