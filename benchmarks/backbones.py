@@ -191,9 +191,15 @@ class _Prepared:
     trained: dict[Candidate, dict[str, float]] = field(default_factory=dict)
 
     def limit_bytes(self, share: float) -> int:
-        """That share of the way from the smallest candidate to the largest."""
+        """That share of the way from the smallest candidate to the largest, which has the lite
+        residuals that take most."""
         _, least_bytes = smallest_feasible(self.space, _METHOD, self.store.num_classes)
-        _, most_bytes = self.pricing.lean(self.space.largest(), _NO_LIMIT)
+        top = self.space.largest()
+        largest = [
+            self.space.candidate(top.subnet, top.resolution, size)
+            for size in self.space.lite_residual_sizes
+        ]
+        most_bytes = max(self.pricing.lean(each, _NO_LIMIT)[1] for each in largest)
         return round(least_bytes + share * (most_bytes - least_bytes))
 
     def fit(self, candidate: Candidate, limit_bytes: int) -> Candidate | None:
