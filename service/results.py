@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
-
+from service.described import Described
 from service.record.models import JsonObject
 
 
-class CheckpointView(BaseModel):
+class CheckpointView(Described):
     """The bundle of a finished job."""
 
     url: str
@@ -15,7 +14,7 @@ class CheckpointView(BaseModel):
     sha256: str
 
 
-class MemoryView(BaseModel):
+class MemoryView(Described):
     """What the delivered training takes at its peak, in bytes."""
 
     breakdown_bytes: dict[str, int]
@@ -24,7 +23,7 @@ class MemoryView(BaseModel):
     """Measured: live tensors, temporaries inside operators excepted."""
 
 
-class GainView(BaseModel):
+class GainView(Described):
     """Test accuracy less that of head-only training, on the same images."""
 
     points: float
@@ -34,13 +33,13 @@ class GainView(BaseModel):
     """Whether the difference may be none at all."""
 
 
-class ChoiceView(BaseModel):
+class ChoiceView(Described):
     """How sure the choice among the scored candidates is, had there been other validation
     images."""
 
     num_compared: int | None = None
     """Those within the limits that have seen all validation images, the chosen one among them;
-    None for a job of an earlier version."""
+    null for a job of an earlier version."""
     standard_error: float
     """Of the chosen one's validation accuracy in the search."""
     probability_best: float
@@ -48,7 +47,7 @@ class ChoiceView(BaseModel):
     """Others that are not worse beyond noise."""
 
 
-class EndView(BaseModel):
+class EndView(Described):
     """A candidate at an end of the search space, with its lean plan."""
 
     peak_bytes: int
@@ -56,7 +55,7 @@ class EndView(BaseModel):
     resolution: int
 
 
-class FrontPoint(BaseModel):
+class FrontPoint(Described):
     """A candidate that is more accurate than all others of no more memory."""
 
     trial: int
@@ -71,12 +70,12 @@ class FrontPoint(BaseModel):
     subnet: JsonObject
     validation_accuracy: float
     standard_error: float | None
-    """Of that accuracy; None for a job of an earlier version."""
+    """Of that accuracy; null for a job of an earlier version."""
     is_chosen: bool
     """Whether it is the one to be trained, or would be if the search ended now."""
 
 
-class FrontView(BaseModel):
+class FrontView(Described):
     """What accuracy a job's search has found from how much memory on."""
 
     limit_bytes: int
@@ -88,7 +87,7 @@ class FrontView(BaseModel):
     """By rising memory, and so by rising accuracy."""
 
 
-class JobResult(BaseModel):
+class JobResult(Described):
     """What a finished job delivers. Bytes are peaks of a whole training step."""
 
     subnet: JsonObject
@@ -101,7 +100,7 @@ class JobResult(BaseModel):
     head_only_test_accuracy: float
     """Of the same subnet with nothing trained but its head, for as many epochs."""
     macs: int | None = None
-    """Multiply-accumulates of an image's forward pass. None, here and below, for a job of an
+    """Multiply-accumulates of an image's forward pass. Null, here and below, for a job of an
     earlier version."""
     gain: GainView | None = None
     choice: ChoiceView | None = None
@@ -110,5 +109,5 @@ class JobResult(BaseModel):
     reused_trials: int = 0
     """Beside these, those that earlier jobs had scored."""
     memory: MemoryView | None = None
-    """None for a job of an earlier version."""
+    """Null for a job of an earlier version."""
     checkpoint: CheckpointView | None = None

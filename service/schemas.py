@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from search.registry import Source, SupernetInfo
 from service.amounts import Count, Duration, Size
+from service.described import Described
 from service.record.models import (
     Artifact,
     Attempt,
@@ -46,7 +47,7 @@ Line = Annotated[str, AfterValidator(_check_line)]
 """Text that every database can hold and every log can show."""
 
 
-class JobSettings(BaseModel):
+class JobSettings(Described):
     """How a job is carried out. The same settings on the same data give the same result, as long
     as nothing of earlier jobs is used again and no time is limited."""
 
@@ -60,7 +61,7 @@ class JobSettings(BaseModel):
     time_limit_seconds: Duration | None = None
     """Of the search: once it is over, no more candidates are proposed."""
     mac_limit: Count | None = None
-    """Most multiply-accumulates of an image's forward pass; None is no limit."""
+    """Most multiply-accumulates of an image's forward pass; null is no limit."""
     patience: int = Field(default=64, ge=1, le=MOST_TRIALS)
     """The search ends when so many candidates in a row were no better, for their memory, than
     those before."""
@@ -74,12 +75,15 @@ class JobSettings(BaseModel):
     adapt_steps: int = Field(default=400, ge=1, le=1_000_000)
     """Of the supernet's adaptation to the dataset, before the search."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of all that is drawn at random."""
     batch_size: int = Field(default=8, ge=1, le=1_024)
+    """Images between two updates in the final training; a plan may look at fewer at once."""
     resolutions: tuple[int, ...] = Field(default=(48, 64, 80, 96), min_length=1, max_length=32)
     """Image sides that may be chosen, in pixels, rising."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """None: the method's own."""
+    """Null: the method's own."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of each label that is spread over all classes."""
     horizontal_flip: bool = True
     """Whether a mirrored image shows the same class; false for text and digits."""
     min_crop_scale: float = Field(default=0.5, gt=0, le=1)
@@ -92,7 +96,7 @@ class JobSettings(BaseModel):
         return {"trials": MOST_TRIALS, **given} if is_timed else given
 
 
-class JobRequest(BaseModel):
+class JobRequest(Described):
     """The body of POST /jobs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,8 +104,11 @@ class JobRequest(BaseModel):
     dataset: Line = Field(max_length=100)
     """Id of an uploaded dataset."""
     memory_limit: Size
+    """What training on the device may take at its worst moment, everything counted."""
     name: Line = Field(default="", max_length=200)
+    """Empty: one of its own, after its id."""
     method: Method = Method.LITE_RESIDUAL_BIAS
+    """What is trained; the classifier always is."""
     supernet: Line = Field(default=AUTO_SUPERNET, min_length=1, max_length=500)
     """"auto" is the widest bundled one of which every candidate is within the limits."""
     priority: Priority = Priority.NORMAL
@@ -109,7 +116,7 @@ class JobRequest(BaseModel):
     settings: JobSettings = JobSettings()
 
 
-class JobChange(BaseModel):
+class JobChange(Described):
     """The body of PATCH /jobs/{id}."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -117,7 +124,7 @@ class JobChange(BaseModel):
     priority: Priority
 
 
-class DatasetReport(BaseModel):
+class DatasetReport(Described):
     """What was found in an upload."""
 
     formats: dict[str, int]
@@ -131,7 +138,7 @@ class DatasetReport(BaseModel):
     """Sentences on what to know or to mend, such as missing splits and small classes."""
 
 
-class DatasetView(BaseModel):
+class DatasetView(Described):
     id: str
     name: str
     classes: list[str]
@@ -139,7 +146,7 @@ class DatasetView(BaseModel):
     num_images: int
     bytes: int
     report: DatasetReport | None
-    """None for a dataset of an earlier version."""
+    """Null for a dataset of an earlier version."""
     created_at: datetime
 
     @classmethod
@@ -156,7 +163,7 @@ class DatasetView(BaseModel):
         )
 
 
-class JobView(BaseModel):
+class JobView(Described):
     """A job as users read it."""
 
     id: str
@@ -214,7 +221,7 @@ def checkpoint_view(bundle: Artifact, url: str) -> CheckpointView:
     return CheckpointView(url=url, bytes=bundle.num_bytes, sha256=bundle.sha256 or "")
 
 
-class TrialView(BaseModel):
+class TrialView(Described):
     """One scored candidate of a job's search."""
 
     number: int
@@ -230,12 +237,12 @@ class TrialView(BaseModel):
     """The one that takes the least memory."""
     lean_peak_bytes: int
     macs: int | None
-    """Multiply-accumulates of an image's forward pass; None for a job of an earlier version."""
+    """Multiply-accumulates of an image's forward pass; null for a job of an earlier version."""
     validation_accuracy: float
     standard_error: float | None
-    """Of that accuracy; None for a job of an earlier version."""
+    """Of that accuracy; null for a job of an earlier version."""
     num_images: int | None
-    """Validation images looked at; None for a job of an earlier version."""
+    """Validation images looked at; null for a job of an earlier version."""
     is_complete: bool
     """Whether those were all; else it was given up as hopeless."""
     reused: bool
@@ -265,7 +272,7 @@ class TrialView(BaseModel):
         )
 
 
-class AttemptView(BaseModel):
+class AttemptView(Described):
     """A worker's turn at a job."""
 
     number: int
@@ -285,7 +292,7 @@ class AttemptView(BaseModel):
         )
 
 
-class EventView(BaseModel):
+class EventView(Described):
     """Something that happened to a job; `detail` depends on `kind`."""
 
     number: int
@@ -306,13 +313,13 @@ class EventView(BaseModel):
         )
 
 
-class SupernetView(BaseModel):
+class SupernetView(Described):
     """What a job can start from."""
 
     id: str
     source: Source
     bytes: int | None
-    """None for an official one that has not been fetched yet."""
+    """Null for an official one that has not been fetched yet."""
     cached: bool
 
     @classmethod
@@ -320,11 +327,11 @@ class SupernetView(BaseModel):
         return cls(id=info.id, source=info.source, bytes=info.bytes, cached=info.cached)
 
 
-class Health(BaseModel):
+class Health(Described):
     status: Literal["ok"] = "ok"
 
 
-class Check(BaseModel):
+class Check(Described):
     """One thing that the service needs."""
 
     name: str
@@ -332,14 +339,14 @@ class Check(BaseModel):
     detail: str
 
 
-class Readiness(BaseModel):
+class Readiness(Described):
     """Whether requests are worth sending here, and if not, why."""
 
     status: Literal["ready", "not ready"]
     checks: list[Check]
 
 
-class Problem(BaseModel):
+class Problem(Described):
     """An error, as RFC 9457 has it."""
 
     model_config = ConfigDict(extra="allow")

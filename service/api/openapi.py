@@ -22,13 +22,16 @@ _REF = "#/components/schemas/{model}"
 _PROBLEMS = {
     HTTPStatus.UNAUTHORIZED: "No API key, or one that is not active",
     HTTPStatus.NOT_FOUND: "Nothing has this id",
-    HTTPStatus.CONFLICT: "The job's state does not allow it",
+    HTTPStatus.CONFLICT: "The job's state, or jobs over the dataset, do not allow it",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than what is accepted",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "The range holds no byte of the file",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The request does not make sense; `errors` says where",
     HTTPStatus.TOO_MANY_REQUESTS: "More requests than one client may send; see Retry-After",
     HTTPStatus.INTERNAL_SERVER_ERROR: "A defect; the server's log has the details",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer; see Retry-After",
+    HTTPStatus.SERVICE_UNAVAILABLE: (
+        "The database or the artifact store does not answer, or too many clients follow events; "
+        "see Retry-After"
+    ),
     HTTPStatus.INSUFFICIENT_STORAGE: "The server's disk is full",
 }
 _ANYWHERE = (

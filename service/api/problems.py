@@ -45,7 +45,7 @@ _STATUSES: tuple[tuple[type[ServiceError], HTTPStatus], ...] = (
 )
 _OUTAGE_RETRY_SECONDS = 5
 _MAX_DETAIL = 2_000
-_METHODS = ("GET", "HEAD", "POST", "DELETE")
+_METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 
 
 class _ProblemResponse(JSONResponse):

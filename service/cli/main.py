@@ -193,23 +193,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, run: Run, text: str, within: Any = None) -> argparse.ArgumentParser:
+    def add_endless(name: str, run: Run, text: str, within: Any = None) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = (within or commands).add_parser(
             name, help=text, description=text
-        )
-        command.add_argument(
-            "--json", action="store_true", help="print one JSON object as the last line"
         )
         command.set_defaults(run=run)
         return command
 
-    serve = add("serve", _serve, "serve the HTTP API and page, with a local worker")
+    def add(name: str, run: Run, text: str, within: Any = None) -> argparse.ArgumentParser:
+        command = add_endless(name, run, text, within)
+        command.add_argument(
+            "--json", action="store_true", help="print one JSON object as the last line"
+        )
+        return command
+
+    serve = add_endless("serve", _serve, "serve the HTTP API and page, with a local worker")
     serve.add_argument("--host", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on; 0 takes any free one (8000)")
     add_data_dir(serve)
     serve.add_argument("--no-worker", action="store_true", help="workers run elsewhere")
 
-    worker = add("worker", _worker, "work on queued jobs")
+    worker = add_endless("worker", _worker, "work on queued jobs")
     add_data_dir(worker)
     worker.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)
 

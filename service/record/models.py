@@ -71,21 +71,25 @@ class Outcome(StrEnum):
 
 
 class EventKind(StrEnum):
-    """What an event tells; `Event.detail` of each is said here."""
+    """What an event tells, and what its `detail` holds.
+
+    - `status`: `status`, `error` (where failed), `worker` (where running)
+    - `request`: `request`, what its worker has been asked to do (`cancel`, `pause`); null where
+      that is taken back
+    - `stage`: `stage`, which begins
+    - `trial`: `number`, `resolution`, `predicted_peak_bytes`, `lean_peak_bytes`, `macs`,
+      `validation_accuracy`, `num_images`, `is_complete`
+    - `epoch`: `training` (`tinytl` or `head_only`), `epoch`, `num_epochs`, `train_loss`,
+      `val_accuracy`, `seconds`
+    - `log`: `message`
+    """
 
     STATUS = "status"
-    """status, error (where failed), worker (where running)"""
     REQUEST = "request"
-    """request: what its worker has been asked to do, `StopRequest`; None where taken back"""
     STAGE = "stage"
-    """stage, which begins"""
     TRIAL = "trial"
-    """number, resolution, predicted_peak_bytes, lean_peak_bytes, macs, validation_accuracy,
-    num_images, is_complete"""
     EPOCH = "epoch"
-    """training ("tinytl" or "head_only"), epoch, num_epochs, train_loss, val_accuracy, seconds"""
     LOG = "log"
-    """message"""
 
 
 def _stored(kind: type[StrEnum]) -> Enum:

@@ -71,14 +71,13 @@ class Worker:
 
     def _run(self) -> None:
         logger.info("worker %d waits for jobs", os.getpid())
-        self._sweep_if_due()
         while not self._stop.is_set():
+            self._sweep_if_due()
             worked = False
             with self._outages_passed_over():
                 self._say_it_is_up()
                 worked = self.run_one()
             if not worked:
-                self._sweep_if_due()
                 self._stop.wait(self._settings.poll_seconds)
         self.leave()
 

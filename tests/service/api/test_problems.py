@@ -44,7 +44,7 @@ def test_ids_that_no_database_can_hold(client: httpx.Client, path: str) -> None:
     ("method", "path", "allowed"),
     [
         ("DELETE", "/jobs", "GET, HEAD, POST"),
-        ("PUT", "/jobs/abc", "GET, HEAD, DELETE"),
+        ("PUT", "/jobs/abc", "GET, HEAD, PATCH, DELETE"),
         ("GET", "/jobs/abc/cancel", "POST"),
         ("POST", "/healthz", "GET, HEAD"),
     ],

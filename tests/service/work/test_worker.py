@@ -374,6 +374,28 @@ def test_connections_cut_off_in_the_midst_of_work_do_no_harm(
     assert outcomes == [Outcome.RELEASED, Outcome.SUCCEEDED]
 
 
+def test_a_worker_tidies_up_between_jobs(
+    make_worker: Callable[..., Worker],
+    stop: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Even if there is always one more."""
+    monkeypatch.setattr(worker_module, "_SWEEP_SECONDS", 0.0)
+    happened: list[str] = []
+    monkeypatch.setattr(worker_module, "clear_out", lambda *_: happened.append("tidied"))
+    worker = make_worker()
+
+    def work() -> bool:
+        happened.append("worked")
+        if happened.count("worked") == 3:
+            stop.set()
+        return True
+
+    monkeypatch.setattr(worker, "run_one", work)
+    worker.run()
+    assert happened == ["tidied", "worked"] * 3
+
+
 def test_files_that_can_not_be_removed_keep_nobody_from_working(
     worker: Worker,
     settings: Settings,
