@@ -113,13 +113,21 @@ def load_image(path: Path, image_size: int) -> np.ndarray:
 
 def to_square(image: Image.Image, image_size: int) -> np.ndarray:
     """Upright RGB square of an image, centre kept: uint8 (3, image_size, image_size)."""
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I"):  # 16-bit greyscale: keep the high byte
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
     image = image.convert("RGB")
     size = (image_size, image_size)
     square = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says, or as it is where that can't be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata can raise anything
+        return image
 
 
 def ingest(

@@ -74,7 +74,8 @@ class ProblemError(ClientError):
 
 
 class Patience:
-    """How long to go on trying: pauses grow, and a server that says when is believed."""
+    """How long to go on trying, from the first failure on: pauses grow, and a server that says
+    when is believed."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -82,11 +83,13 @@ class Patience:
 
     def renew(self) -> None:
         """Something worked: begin anew."""
-        self._deadline = time.monotonic() + self._seconds
+        self._deadline: float | None = None
         self._pause = _FIRST_PAUSE_SECONDS
 
     def wait(self, error: ClientError) -> None:
         """Pause before the next try; raises error where there is no time for one."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._seconds
         pause = self._pause * random.uniform(0.5, 1.5)
         if error.retry_after is not None:
             pause = max(pause, error.retry_after)

@@ -54,6 +54,13 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
         assert abs(int(square.mean()) - 156) <= 1
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0", b"Exif\0\0no tags"])
+def test_an_image_whose_exif_is_damaged_is_taken_as_it_lies(tmp_path, exif):
+    pixels = np.full((20, 20, 3), 128, dtype=np.uint8)
+    path = _save(tmp_path / "photo.png", pixels, exif=exif)
+    assert (load_image(path, 10) == 128).all()
+
+
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n broken"])
 def test_an_undecodable_image_is_named(tmp_path, content):
     path = tmp_path / "broken.png"

@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Self
@@ -62,16 +62,15 @@ class ProcessPool:
             while waiting and self._idle:
                 connection = self._idle.pop()
                 busy[connection], task = waiting.popleft()
-                connection.send(task)
+                with _deaths_told():
+                    connection.send(task)
             ready = wait(busy, timeout=_LOOK_EVERY_SECONDS)
             if self._should_stop.quietly():
                 raise CancelledError("the job was asked to stop")
             for speaker in ready:
                 assert isinstance(speaker, Connection)
-                try:
+                with _deaths_told():
                     news = speaker.recv()
-                except (EOFError, ConnectionResetError) as error:
-                    raise TaskLostError("a process of the pool died") from error
                 self._should_stop()  # a beat
                 if isinstance(news, Failed):
                     raise news.error
@@ -91,6 +90,15 @@ class ProcessPool:
         self._processes.append(process)
         self._connections.append(ours)
         self._idle.append(ours)
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    """Of the process at the other end."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise TaskLostError("a process of the pool died") from error
 
 
 def _work(connection: Connection, parcel: Parcel, num_threads: int) -> None:

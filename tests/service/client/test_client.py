@@ -23,6 +23,7 @@ from service.client import (
     ConnectionFailedError,
     ProblemError,
 )
+from service.client.http import Patience
 from service.errors import ConflictError, DatasetError, InputError
 from service.record.models import Status
 from service.schemas import EventView, JobRequest, JobView
@@ -184,6 +185,13 @@ def test_the_server_says_when_to_ask_again() -> None:
         started = time.monotonic()
         client.job("1")
         assert 1 <= time.monotonic() - started < 3
+
+
+def test_patience_begins_with_the_first_failure() -> None:
+    """However long there was nothing to be impatient about."""
+    patience = Patience(0.5)
+    time.sleep(0.6)
+    patience.wait(ConnectionFailedError("gone", is_undone=True))  # raises nothing
 
 
 def test_no_waiting_beyond_the_patience() -> None:

@@ -114,6 +114,14 @@ def test_what_goes_wrong_in_a_process_is_raised_here(
         assert "pool_tasks.py" in "".join(raised.value.__notes__)
 
 
+def test_a_process_that_dies_between_tasks_is_lost_as_well(pool: ProcessPool) -> None:
+    ((_, pid),) = found(run(pool, [Scripted("tell")])).values()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(pid))
+    with pytest.raises(TaskLostError, match="a process of the pool died"):
+        run(pool, [Scripted("tell")])
+
+
 def test_a_pool_that_is_to_stop_ends_its_processes(watch: Watch, tmp_path: Path) -> None:
     parcel: Any = Parcel()
     heard: list[News] = []
