@@ -96,7 +96,8 @@ def _words_of(event: EventView) -> str:
             error = f": {detail['error']}" if detail.get("error") else ""
             return f"{detail['status']}{worker}{error}"
         case "request":
-            return f"asked to {detail['request']}"
+            wanted = detail["request"]
+            return f"asked to {wanted}" if wanted else "no longer asked to stop"
         case "stage":
             return f"stage {detail['stage']}"
         case "trial":

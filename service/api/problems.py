@@ -144,7 +144,9 @@ def _of_http_error(request: Request, error: HTTPException) -> JSONResponse:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """What the path takes; the framework names the methods of its first route only."""
+    """What the path takes; the framework names the methods of its first route only. None of
+    the routes has the path of a file under a mount: there it is the rest of the path by now.
+    """
     routes = request.app.router.routes
 
     def is_taken(method: str) -> bool:
@@ -152,7 +154,7 @@ def _allowed_methods(request: Request) -> list[str]:
         scope = {**request.scope, "method": served}
         return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
-    return [method for method in _METHODS if is_taken(method)]
+    return [method for method in _METHODS if is_taken(method)] or ["GET", "HEAD"]
 
 
 def _request_line(request: Request) -> tuple[str, str]:

@@ -42,6 +42,26 @@ def test_the_page_asks_for_a_key_and_uses_it(
     expect(dialog).to_be_visible()
 
 
+@pytest.mark.parametrize("pasted", ["tf_\N{HORIZONTAL ELLIPSIS}", "two words"])
+def test_what_can_be_no_key_is_not_sent(
+    key: str, page: Page, server: RunningServer, watch: Watch, pasted: str
+) -> None:
+    watch.expected.append("401")
+    page.goto("/")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    field = page.get_by_label("API key", exact=True)
+    field.fill(pasted)
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("This can't be a key")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(field).to_be_focused()
+    field.fill(f" {key} ")
+    page.keyboard.press("Enter")
+    expect(dialog).not_to_be_visible()
+    expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+
+
 def test_an_open_server_asks_for_none(page: Page, records: Records) -> None:
     records.queued("open")
     page.goto("/")

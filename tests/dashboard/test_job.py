@@ -227,6 +227,18 @@ def test_pause_and_resume(page: Page, records: Records, database: Database) -> N
     expect(page.locator(".badge")).to_have_text("Queued")
 
 
+def test_a_pause_can_be_taken_back(page: Page, records: Records) -> None:
+    claim = records.running()
+    page.goto(f"/#/jobs/{claim.job_id}")
+    button(page, "Pause").click()
+    expect(page.locator(".badge")).to_have_text("Pausing")
+    button(page, "Resume").click()
+    expect(page.locator(".badge")).to_have_text("Running")
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("Its worker is asked to pause.")
+    expect(log).to_contain_text("Its worker is no longer asked to stop.")
+
+
 def test_cancel_asks_first(page: Page, records: Records, database: Database) -> None:
     claim = records.running()
     page.goto(f"/#/jobs/{claim.job_id}")

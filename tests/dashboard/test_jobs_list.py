@@ -161,8 +161,9 @@ def test_a_server_that_goes_away_and_comes_back(
     expect(away).not_to_be_visible()
 
 
-def test_an_unknown_address_leads_back(page: Page, server: RunningServer) -> None:
-    page.goto("/#/nowhere/at/all")
+@pytest.mark.parametrize("address", ["/#/nowhere/at/all", "/#/jobs/%"])
+def test_an_unknown_address_leads_back(page: Page, server: RunningServer, address: str) -> None:
+    page.goto(address)
     expect(page.get_by_role("heading", name="Nothing is here")).to_be_visible()
     page.get_by_role("link", name="See the jobs").click()
     expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()

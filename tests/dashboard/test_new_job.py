@@ -70,6 +70,38 @@ def test_a_dropped_zip_is_uploaded(page: Page, records: Records, make_zip: MakeZ
     expect(page.get_by_label("Or images uploaded before")).not_to_have_value("")
 
 
+def drop(page: Page, *paths: Path) -> None:
+    """As from the file manager: a script can't make a folder's entry."""
+    box = page.locator(".drop").bounding_box()
+    assert box is not None
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"x": box["x"] + 5, "y": box["y"] + 5}
+        devtools.send("Input.dispatchDragEvent", {"type": kind, "data": data, **place})
+
+
+def test_a_dropped_folder_is_not_sent(page: Page, records: Records, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    page.goto("/#/new")
+    expect(page.locator(".drop")).to_be_visible()
+    drop(page, folder)
+    expect(page.get_by_role("alert")).to_contain_text("tinyfit submit FOLDER")
+
+
+def test_of_several_dropped_files_none_is_sent(
+    page: Page, records: Records, make_zip: MakeZip
+) -> None:
+    page.goto("/#/new")
+    expect(page.locator(".drop")).to_be_visible()
+    drop(page, make_zip("one"), make_zip("two"))
+    expect(page.get_by_role("alert")).to_contain_text("not several files")
+    drop(page, make_zip("one"))
+    expect(page.get_by_role("heading", name="one")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_refused_upload_says_what_is_wrong(
     page: Page, records: Records, make_zip: MakeZip, watch: Watch
 ) -> None:

@@ -105,6 +105,17 @@ def test_events_in_words(kind: EventKind) -> None:
     assert describe_event(event) == f"{clock}  {words}"
 
 
+def test_a_request_that_was_taken_back() -> None:
+    event = EventView(
+        number=1,
+        kind=EventKind.REQUEST,
+        detail={"request": None},
+        attempt=1,
+        created_at=datetime.now(UTC),
+    )
+    assert describe_event(event).endswith("  no longer asked to stop")
+
+
 def test_a_candidate_that_was_given_up() -> None:
     detail = EVENTS[EventKind.TRIAL][0] | {"is_complete": False, "num_images": 128}
     event = EventView(

@@ -50,7 +50,12 @@ export function DatasetPicker({ dataset, onChoose, error }) {
       ${
         sending
           ? html`<${Sending} ...${sending} onStop=${stop} />`
-          : html`<${DropZone} input=${input} onFile=${upload} isInvalid=${Boolean(error)} />`
+          : html`<${DropZone}
+              input=${input}
+              onFile=${upload}
+              onRefuse=${setRefusal}
+              isInvalid=${Boolean(error)}
+            />`
       }
       <div role="status">
         ${shown && !sending && html`<p class="hidden">${summary(shown)}</p>`}
@@ -83,7 +88,7 @@ export function DatasetPicker({ dataset, onChoose, error }) {
   `;
 }
 
-function DropZone({ input, onFile, isInvalid }) {
+function DropZone({ input, onFile, onRefuse, isInvalid }) {
   const [isOver, setIsOver] = useState(false);
   const take = (files) => {
     if (files.length > 0) onFile(files[0]);
@@ -91,7 +96,9 @@ function DropZone({ input, onFile, isInvalid }) {
   const onDrop = (event) => {
     event.preventDefault();
     setIsOver(false);
-    take(event.dataTransfer.files);
+    const refusal = refusalOf(event.dataTransfer);
+    if (refusal) onRefuse(refusal);
+    else take(event.dataTransfer.files);
   };
   const onDragOver = (event) => {
     event.preventDefault();
@@ -138,6 +145,15 @@ function Sending({ file, share, onStop }) {
       <button type="button" onClick=${onStop}>Stop</button>
     </div>
   `;
+}
+
+/** Why what was dropped is not sent; null where it is. */
+function refusalOf({ items, files }) {
+  if (files.length > 1) return "Drop one zip that holds all the images, not several files.";
+  if (items[0]?.webkitGetAsEntry()?.isDirectory) {
+    return "This is a folder: drop a zip of it, or run tinyfit submit FOLDER.";
+  }
+  return null;
 }
 
 const summary = ({ num_images: images, classes }) =>

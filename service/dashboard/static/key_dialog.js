@@ -1,34 +1,40 @@
 /** Asks for an API key where the server wants one. */
 import { connection, setKey } from "./api.js";
-import { html, useEffect, useRef } from "./dom.js";
+import { html, useEffect, useRef, useState } from "./dom.js";
 import { useStore } from "./store.js";
+
+/** Printable ASCII: with most other characters, fetch throws and sends nothing. */
+const POSSIBLE_KEY = /^[!-~]+$/;
 
 export function KeyDialog() {
   const { needsKey, wasKeyRefused } = useStore(connection);
+  const [isImpossible, setIsImpossible] = useState(false);
   const dialog = useRef(null);
   const input = useRef(null);
   useEffect(() => {
     if (needsKey && !dialog.current.open) dialog.current.showModal();
     if (!needsKey && dialog.current.open) dialog.current.close();
   }, [needsKey]);
+  const refusal = refusalOf(isImpossible, wasKeyRefused);
   const onSubmit = (event) => {
     event.preventDefault();
     const key = input.current.value.trim();
     if (!key) return;
     input.current.value = "";
-    setKey(key);
+    setIsImpossible(!POSSIBLE_KEY.test(key));
+    if (POSSIBLE_KEY.test(key)) setKey(key);
+    else input.current.focus();
   };
   return html`
     <dialog ref=${dialog} aria-labelledby="key-title" onCancel=${(e) => e.preventDefault()}>
       <form onSubmit=${onSubmit}>
         <h2 id="key-title">This server needs an API key</h2>
-        <p id="key-hint" class="hint">
+        <p id="key-hint" class=${refusal ? "error" : "hint"}>
           ${
-            wasKeyRefused
-              ? "The key was refused: it is not known here, or was revoked."
-              : "Whoever runs the server makes one with tinyfit keys create NAME."
+            refusal ??
+            "Whoever runs the server makes one with tinyfit keys create NAME. " +
+              "It is kept until you close this tab."
           }
-          ${" "}It is kept until you close this tab.
         </p>
         <div class="field">
           <label for="key-input">API key</label>
@@ -39,7 +45,7 @@ export function KeyDialog() {
             autocomplete="off"
             spellcheck=${false}
             aria-describedby="key-hint"
-            aria-invalid=${wasKeyRefused}
+            aria-invalid=${refusal !== null}
             placeholder="tf_…"
             required
           />
@@ -48,4 +54,10 @@ export function KeyDialog() {
       </form>
     </dialog>
   `;
+}
+
+function refusalOf(isImpossible, wasKeyRefused) {
+  if (isImpossible) return "This can't be a key: it has a space or a character such as “…” in it.";
+  if (wasKeyRefused) return "The key was refused: it is not known here, or was revoked.";
+  return null;
 }

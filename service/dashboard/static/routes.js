@@ -11,9 +11,19 @@ export function parseRoute(hash) {
     if (first === "new") return { view: "new", parameters };
   }
   if (rest.length === 0 && first === "jobs" && second) {
-    return { view: "job", id: decodeURIComponent(second), parameters };
+    const id = decoded(second);
+    if (id !== null) return { view: "job", id, parameters };
   }
   return { view: "lost", parameters };
+}
+
+/** null where a % stands before what is no character. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return null;
+  }
 }
 
 /** Where the API has a job. */

@@ -84,7 +84,8 @@ const STATUS_SENTENCES = {
 
 const SENTENCES = {
   status: (detail, attempt) => STATUS_SENTENCES[detail.status]?.(detail, attempt) ?? detail.status,
-  request: ({ request }) => `Its worker is asked to ${request}.`,
+  request: ({ request }) =>
+    request ? `Its worker is asked to ${request}.` : "Its worker is no longer asked to stop.",
   stage: ({ stage }) => {
     const known = STAGES.find(({ id }) => id === stage);
     return known

@@ -47,11 +47,14 @@ def test_ids_that_no_database_can_hold(client: httpx.Client, path: str) -> None:
         ("PUT", "/jobs/abc", "GET, HEAD, PATCH, DELETE"),
         ("GET", "/jobs/abc/cancel", "POST"),
         ("POST", "/healthz", "GET, HEAD"),
+        ("POST", "/static/app.js", "GET, HEAD"),
     ],
 )
 def test_other_methods(client: httpx.Client, method: str, path: str, allowed: str) -> None:
     refused = client.request(method, path)
-    assert method in problem(refused, 405)["detail"]
+    detail = problem(refused, 405)["detail"]
+    assert method in detail
+    assert detail.endswith(f"use {allowed}")
     assert refused.headers["allow"] == allowed
 
 
