@@ -18,8 +18,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tinytl.checkpoint import written_whole
-from tinytl.data import IMAGE_MEAN, IMAGE_STD, to_square
+from tinytl.config import NetworkConfig
+from tinytl.data import IMAGE_MEAN, IMAGE_STD, evaluation_view
 from tinytl.errors import BundleError
+from tinytl.layers import WeightBits
 from tinytl.network import Network
 from tinytl.ofa_format import from_ofa, to_ofa
 from tinytl.plan import Plan
@@ -30,7 +32,7 @@ _WEIGHTS, _CONFIG, _CARD, _REPORT = "model.safetensors", "config.json", "card.md
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAX_WEIGHTS_BYTES = 1 << 30
 _MAX_JSON_BYTES = 1 << 26
-_MAX_RESOLUTION = 4096
+_MAX_SIDE = 4096
 _HASH_CHUNK_BYTES = 1 << 20
 
 
@@ -57,6 +59,8 @@ class Bundle:
     network: Network
     classes: tuple[str, ...]
     resolution: int
+    image_size: int
+    """Side of the squares that the images of the training were kept as."""
     plan: Plan
     report: Mapping[str, Any]
 
@@ -66,9 +70,9 @@ class Bundle:
 
     @torch.no_grad()
     def predict(self, image: Image.Image) -> Prediction:
-        """Classify one image of any size and mode."""
-        pixels = torch.from_numpy(to_square(image, self.resolution))[None]
-        probabilities = self.network(pixels).softmax(1)[0].tolist()
+        """Classify one image of any size and mode, seen as the images of the test were."""
+        pixels = evaluation_view(image, self.image_size, self.resolution)[None]
+        probabilities = self.network(pixels.to(self.network.device)).softmax(1)[0].tolist()
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         return Prediction(
             label=self.classes[best],
@@ -81,12 +85,27 @@ def save_bundle(
     network: Network,
     *,
     resolution: int,
+    image_size: int,
     plan: Plan,
     classes: Sequence[str],
     report: Mapping[str, Any],
     card: str,
 ) -> BundleInfo:
-    """Write a bundle atomically. Equal input gives equal bytes."""
+    """Write a bundle atomically. Equal input gives equal bytes.
+
+    image_size: of the store that the network was trained and tested on. Raises BundleError,
+    before anything is written, for what load would refuse.
+    """
+    _checked_classes(list(classes), network.config.num_classes)
+    _checked_side("resolution", resolution)
+    _checked_side("image_size", image_size)
+    if _layout(network) != _layout(
+        _empty_network(network.config, network.method, network.weight_bits, plan)
+    ):
+        raise BundleError(
+            f"the network's trained weights are not in the {plan.trained_bits} bits of the plan; "
+            f"network.store_trained({plan.trained_bits}) stores them so"
+        )
     config = {
         "format_version": FORMAT_VERSION,
         "network": to_ofa(network.config),
@@ -96,7 +115,9 @@ def save_bundle(
         "classes": list(classes),
         "preprocessing": {
             "resolution": resolution,
-            "resize": "short side to resolution, centre square",
+            "image_size": image_size,
+            "resize": "short side to image_size (bicubic), centre square, to resolution "
+            "(bilinear, antialiased)",
             "scale": "1/255",
             "mean": IMAGE_MEAN,
             "std": IMAGE_STD,
@@ -163,21 +184,34 @@ def _build(config: Any, report: Any, tensors: dict[str, Tensor]) -> Bundle:
         raise BundleError(f"weight_bits must be 8 or 32 but got {bits!r}")
     plan = Plan.from_dict(config["plan"])
     # nothing is allocated before the file is known to hold the tensors
-    with torch.device("meta"):
-        network = Network(from_ofa(config["network"]), Method(config["method"]), bits)
-        network.store_trained(plan.trained_bits)
-    expected = {name: (t.shape, t.dtype) for name, t in network.state_dict().items()}
-    if expected != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
+    network = _empty_network(from_ofa(config["network"]), Method(config["method"]), bits, plan)
+    if _layout(network) != {name: (t.shape, t.dtype) for name, t in tensors.items()}:
         raise BundleError("its tensors are not those of its network")
     network.load_state_dict(tensors, assign=True)
     set_trainable(network, network.method)
+    seen = config["preprocessing"]
     return Bundle(
         network=network,
         classes=_checked_classes(config["classes"], network.config.num_classes),
-        resolution=_checked_resolution(config["preprocessing"]["resolution"]),
+        resolution=_checked_side("resolution", seen["resolution"]),
+        image_size=_checked_side("image_size", seen.get("image_size", seen["resolution"])),
         plan=plan,
         report=report,
     )
+
+
+def _empty_network(
+    config: NetworkConfig, method: Method, weight_bits: WeightBits, plan: Plan
+) -> Network:
+    """On the meta device: it takes no memory."""
+    with torch.device("meta"):
+        network = Network(config, method, weight_bits)
+        network.store_trained(plan.trained_bits)
+    return network
+
+
+def _layout(network: Network) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (t.shape, t.dtype) for name, t in network.state_dict().items()}
 
 
 def _checked_classes(classes: Any, num_classes: int) -> tuple[str, ...]:
@@ -187,10 +221,10 @@ def _checked_classes(classes: Any, num_classes: int) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _checked_resolution(resolution: Any) -> int:
-    if type(resolution) is not int or not 1 <= resolution <= _MAX_RESOLUTION:
-        raise BundleError(f"resolution must be from 1 to {_MAX_RESOLUTION} but got {resolution!r}")
-    return resolution
+def _checked_side(name: str, side: Any) -> int:
+    if type(side) is not int or not 1 <= side <= _MAX_SIDE:
+        raise BundleError(f"{name} must be from 1 to {_MAX_SIDE} but got {side!r}")
+    return side
 
 
 def _read(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:

@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from tinytl.errors import CancelledError, DataError
@@ -29,6 +29,16 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 _FORMAT_VERSION = 1
 _ASPECT_RATIO = 4 / 3
+_TURNS: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets an image of such an Exif orientation upright."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +132,21 @@ def to_square(image: Image.Image, image_size: int) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
+def evaluation_view(image: Image.Image, image_size: int, resolution: int) -> Tensor:
+    """What ImageSplit.batch has of an image stored at image_size: uint8 (3, resolution,
+    resolution)."""
+    return _resize(torch.from_numpy(to_square(image, image_size)), resolution)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF says, or as it is where that can't be read."""
+    image.load()  # pixels that are damaged are not passed over
     try:
-        return ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged metadata can raise anything
         return image
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def ingest(

@@ -62,14 +62,16 @@ def measure_training(
     plan: Plan,
     resolution: int,
     *,
+    directory: Path,
     image_size: int | None = None,
     weight_bits: WeightBits = 8,
     on_step: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Train a randomly initialised network on random images and measure what that takes.
 
-    Memory and time do not depend on the values of weights and pixels. image_size: side of the
-    stored images, None for the resolution; weight_bits: what frozen weights are stored in.
+    Memory and time do not depend on the values of weights and pixels. directory: where images and
+    checkpoints are left; image_size: side of the stored images, None for the resolution;
+    weight_bits: what frozen weights are stored in.
     """
     image_size = image_size or resolution
     predicted = peak_memory(
@@ -79,39 +81,37 @@ def measure_training(
     model = build_network(network, method, weight_bits=weight_bits, generator=generator)
     step_ends: list[float] = []
 
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        store = random_store(network.num_classes, image_size, _STEPS, plan, directory)
+    store = random_store(network.num_classes, image_size, _STEPS, plan, directory)
 
-        def end_step(done: int, total: int) -> None:
-            step_ends.append(time.perf_counter())
-            on_step()
+    def end_step(done: int, total: int) -> None:
+        step_ends.append(time.perf_counter())
+        on_step()
 
-        def run() -> None:
-            train(
-                model,
-                store,
-                resolution=resolution,
-                plan=plan,
-                settings=TrainSettings(epochs=1),
-                checkpoint=directory / f"training-{len(step_ends)}.safetensors",
-                on_step=end_step,
-            )
-
-        # resident memory first: the other instruments take memory of their own
-        resident = resident_memory(run)
-        run()
-        warm = step_ends[_STEPS:]
-        peaks = measure_peaks(run)
-        return Measurement(
-            predicted_peak_bytes=predicted.total_bytes,
-            measured_peak_bytes=peaks.allocator_bytes,
-            storage_peak_bytes=peaks.storage_bytes,
-            rss_growth_bytes=None if resident is None else resident.growth_bytes,
-            process_peak_bytes=None if resident is None else resident.process_peak_bytes,
-            step_seconds=(warm[-1] - warm[0]) / (_STEPS - 1),
-            breakdown_bytes=predicted.breakdown,
+    def run() -> None:
+        train(
+            model,
+            store,
+            resolution=resolution,
+            plan=plan,
+            settings=TrainSettings(epochs=1),
+            checkpoint=directory / f"training-{len(step_ends)}.safetensors",
+            on_step=end_step,
         )
+
+    # resident memory first: the other instruments take memory of their own
+    resident = resident_memory(run)
+    run()
+    warm = step_ends[_STEPS:]
+    peaks = measure_peaks(run)
+    return Measurement(
+        predicted_peak_bytes=predicted.total_bytes,
+        measured_peak_bytes=peaks.allocator_bytes,
+        storage_peak_bytes=peaks.storage_bytes,
+        rss_growth_bytes=None if resident is None else resident.growth_bytes,
+        process_peak_bytes=None if resident is None else resident.process_peak_bytes,
+        step_seconds=(warm[-1] - warm[0]) / (_STEPS - 1),
+        breakdown_bytes=predicted.breakdown,
+    )
 
 
 def random_store(
@@ -140,23 +140,27 @@ def measure_in_fresh_process(
     plan: Plan,
     resolution: int,
     *,
+    scratch: Path | None = None,
     image_size: int | None = None,
     weight_bits: WeightBits = 8,
     on_step: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """measure_training in a process of its own. Raises TinyTLError where that fails.
 
-    What on_step raises ends that process.
+    What on_step raises ends that process. scratch: where its files are until it has ended, None
+    for the system's folder of temporary ones.
     """
-    request = {
-        "network": to_ofa(network),
-        "method": method.value,
-        "plan": asdict(plan),
-        "resolution": resolution,
-        "image_size": image_size,
-        "weight_bits": weight_bits,
-    }
-    return Measurement(**ask_fresh_process("tinytl.measure", request, on_line=on_step))
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+        request = {
+            "network": to_ofa(network),
+            "method": method.value,
+            "plan": asdict(plan),
+            "resolution": resolution,
+            "directory": directory,
+            "image_size": image_size,
+            "weight_bits": weight_bits,
+        }
+        return Measurement(**ask_fresh_process("tinytl.measure", request, on_line=on_step))
 
 
 def ask_fresh_process(
@@ -224,6 +228,7 @@ def main() -> None:
         Method(request["method"]),
         Plan.from_dict(request["plan"]),
         request["resolution"],
+        directory=Path(request["directory"]),
         image_size=request["image_size"],
         weight_bits=request["weight_bits"],
         on_step=show_step,

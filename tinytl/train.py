@@ -15,8 +15,14 @@ import torch
 from torch import Tensor
 
 from tinytl.checkpoint import Checkpoint, FileCheckpoint
-from tinytl.data import Augmentation, ImageSplit, ImageStore
-from tinytl.errors import BundleError, CancelledError, DivergenceError, TinyTLError
+from tinytl.data import Augmentation, ImageSplit, ImageStore, Split
+from tinytl.errors import (
+    BundleError,
+    CancelledError,
+    DataError,
+    DivergenceError,
+    TinyTLError,
+)
 from tinytl.network import Network
 from tinytl.ofa_format import to_ofa
 from tinytl.optimizer import Adam
@@ -92,7 +98,8 @@ def train(
     holds, on_epoch each one after. With a checkpoint, or the path of one, every epoch is saved
     there atomically, and a run that finds one goes on after its last epoch, to the same result
     bit for bit. Raises CancelledError when should_stop asks for it (the last saved
-    epoch stays), BundleError for a checkpoint of another run.
+    epoch stays), BundleError for a checkpoint of another run, DataError for a store that is none
+    for this network.
     """
     run = _Run(network, store, resolution, plan, settings)
     history = []
@@ -172,6 +179,7 @@ class _Run:
         plan: Plan,
         settings: TrainSettings,
     ) -> None:
+        _check_store(store, network)
         self.network = network
         self.split = store.split("train")
         self.resolution = resolution
@@ -280,6 +288,18 @@ class _Run:
         self.optimizer.load_state(tensors)
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])
+
+
+def _check_store(store: ImageStore, network: Network) -> None:
+    if store.num_classes != network.config.num_classes:
+        raise DataError(
+            f"the images are of {store.num_classes} classes, but the network tells "
+            f"{network.config.num_classes} apart"
+        )
+    splits: tuple[Split, ...] = ("train", "val")
+    for split in splits:
+        if len(store.split(split)) == 0:
+            raise DataError(f"training needs images in the {split} split, but the store has none")
 
 
 def _digest(network: Network) -> str:

@@ -74,6 +74,7 @@ def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candi
     run.progress.report(Stage.TRAIN, 0.0, 1.0)
     limit_bytes = run.job.memory_limit_bytes
     network = network_of(run.space.supernet, candidate, run.method, store.num_classes)
+    path = run.workplace.path("measurement.json")
     for planned in _confirmable(run, candidate, store.num_classes):
         run.check_stop()
         measured = measure_in_fresh_process(
@@ -81,6 +82,7 @@ def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candi
             run.method,
             planned.plan,
             planned.resolution,
+            scratch=path.parent,
             image_size=run.space.resolutions[-1],
             on_step=run.check_stop,
         )
@@ -92,7 +94,6 @@ def confirm(run: JobRun, store: ImageStore, candidate: Candidate) -> tuple[Candi
         )
         if measured.measured_peak_bytes <= limit_bytes:
             detail = {"candidate": planned.to_dict(), "measurement": asdict(measured)}
-            path = run.workplace.path("measurement.json")
             path.write_text(json.dumps(detail))
             run.files.publish(_MEASUREMENT, path, detail=detail)
             run.progress.report(Stage.TRAIN, run.train_work.measured, 1.0)
@@ -177,6 +178,7 @@ def export(
         path,
         trained.network,
         resolution=candidate.resolution,
+        image_size=store.image_size,
         plan=candidate.plan,
         classes=store.classes,
         report=report,

@@ -53,6 +53,7 @@ def predict_measurement(
     plan: Plan,
     resolution: int,
     *,
+    scratch: Path | None = None,
     image_size: int | None = None,
     weight_bits: WeightBits = 8,
     on_step: Callable[[], None] = lambda: None,

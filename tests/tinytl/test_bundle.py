@@ -4,12 +4,14 @@ import sys
 import zipfile
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import tinytl
 from tinytl.bundle import save_bundle
+from tinytl.data import ImageSplit, to_square
 from tinytl.errors import BundleError
 from tinytl.network import build_network
 from tinytl.plan import Plan
@@ -38,6 +40,7 @@ def _save(path, network, plan=_PLAN):
         path,
         network,
         resolution=48,
+        image_size=64,
         plan=plan,
         classes=["red", "green"],
         report={"test_accuracy": 0.5},
@@ -81,6 +84,30 @@ def test_bfloat16_weights_go_on_training(small_network, store, tmp_path, optimiz
         for each in (network, bundle.network)
     ]
     assert histories[0][0].train_loss == histories[1][0].train_loss
+
+
+def test_a_prediction_sees_what_the_test_saw(small_network, store, tmp_path):
+    network = build_network(small_network(num_classes=2), Method.BIAS)
+    _save(tmp_path / "model.zip", network)
+    bundle = tinytl.load(tmp_path / "model.zip")
+    noise = np.random.default_rng(0).integers(256, size=(90, 120, 3), dtype=np.uint8)
+    seen = torch.from_numpy(to_square(Image.fromarray(noise), 64))[None]
+    split = ImageSplit(seen.numpy(), np.zeros(1, np.int64))
+    expected = network(split.batch([0], 48)).softmax(1)[0].tolist()
+    assert list(bundle.predict(Image.fromarray(noise)).probabilities.values()) == expected
+
+
+def test_what_load_would_refuse_is_not_written(small_network, tmp_path):
+    network = build_network(small_network(num_classes=3), Method.BIAS)
+    with pytest.raises(BundleError, match="3 different names"):
+        _save(tmp_path / "model.zip", network)
+    network = build_network(small_network(num_classes=2), Method.LITE_RESIDUAL_BIAS)
+    with pytest.raises(BundleError, match=r"store_trained\(16\)"):
+        _save(tmp_path / "model.zip", network, replace(_PLAN, trained_bits=16))
+    network.store_trained(16)
+    with pytest.raises(BundleError, match=r"store_trained\(32\)"):
+        _save(tmp_path / "model.zip", network)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_equal_input_gives_equal_bytes(network, tmp_path):

@@ -61,6 +61,31 @@ def test_an_image_whose_exif_is_damaged_is_taken_as_it_lies(tmp_path, exif):
     assert (load_image(path, 10) == 128).all()
 
 
+def test_an_orientation_is_read_beside_damaged_tags(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x0128] = 2
+    damaged = bytearray(exif.tobytes())
+    at = damaged.index(b"\x01\x28\x00\x03")
+    damaged[at + 3] = 2  # a resolution unit that is text
+    pixels = np.zeros((60, 60, 3), dtype=np.uint8)
+    pixels[:, :30] = 255
+    square = load_image(_save(tmp_path / "photo.png", pixels, exif=bytes(damaged)), 30)
+    assert square[:, :13].min() > 250
+    assert square[:, 17:].max() < 5
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.8])
+def test_damaged_pixels_are_told(tmp_path, place):
+    noise = np.random.default_rng(0).integers(256, size=(60, 80, 3), dtype=np.uint8)
+    path = _save(tmp_path / "photo.png", noise)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"photo\.png"):
+        load_image(path, 30)
+
+
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n broken"])
 def test_an_undecodable_image_is_named(tmp_path, content):
     path = tmp_path / "broken.png"

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from tests.pretended_gpu import GPU, pretended_gpu
+from tinytl.bundle import Bundle
 from tinytl.checkpoint import MemoryCheckpoint
 from tinytl.convolution import convolve, input_gradient
 from tinytl.gpu import repeatable_gpu
@@ -69,6 +71,11 @@ def test_all_of_a_training_is_where_its_network_is(
         assert train(network, store, **options) == history  # from its checkpoint
         val = store.split("val")
         right = correct_images(network, val, resolution=48, batch_size=3)
+        classes = tuple(map(str, range(network.config.num_classes)))
+        bundle = Bundle(
+            network=network, classes=classes, resolution=48, image_size=64, plan=plan, report={}
+        )
+        assert bundle.predict(Image.new("RGB", (60, 50))).label in classes
     assert [report.train_loss for report in history] == [1 / plan.batch_size]  # what was answered
     assert np.array_equal(right, val.labels == 0)
 

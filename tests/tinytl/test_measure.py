@@ -23,11 +23,20 @@ def test_a_fresh_process_measures_what_was_predicted(small_network):
     assert found.step_seconds > 0
 
 
-def test_whoever_hears_of_a_step_can_end_the_measuring(small_network):
+def test_whoever_hears_of_a_step_can_end_the_measuring(small_network, tmp_path):
+    """Nothing of it stays."""
+
     def cancel():
+        assert any(tmp_path.iterdir())
         raise CancelledError("no more")
 
     with pytest.raises(CancelledError, match="no more"):
         measure_in_fresh_process(
-            small_network(), Method.LITE_RESIDUAL_BIAS, Plan.whole(4, 2), 48, on_step=cancel
+            small_network(),
+            Method.LITE_RESIDUAL_BIAS,
+            Plan.whole(4, 2),
+            48,
+            scratch=tmp_path,
+            on_step=cancel,
         )
+    assert list(tmp_path.iterdir()) == []

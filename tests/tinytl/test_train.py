@@ -1,16 +1,18 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
 import tinytl.train
 from tinytl.checkpoint import MemoryCheckpoint
-from tinytl.data import Augmentation
+from tinytl.data import Augmentation, ImageStore, Sample, ingest
 from tinytl.errors import (
     BundleError,
     CancelledError,
     ConfigError,
+    DataError,
     DivergenceError,
     TinyTLError,
 )
@@ -298,6 +300,26 @@ def test_a_cancelled_run_keeps_its_last_epoch_and_goes_on(make_network, store, t
     assert [report.epoch for report in saved] == [0]
     assert epochs == [1, 2]
     _assert_equal(undisturbed.state_dict(), resumed.state_dict())
+
+
+def _store(directory, counts, classes=("red", "green")):
+    """Grey images, so many of each split."""
+    samples = [
+        Sample(path=directory / f"{split}{number}.png", label=number % len(classes), split=split)
+        for split, count in counts.items()
+        for number in range(count)
+    ]
+    grey = np.full((3, 48, 48), 128, dtype=np.uint8)
+    ingest(samples, classes, directory, image_size=48, splits=list(counts), decode=lambda *_: grey)
+    return ImageStore.open(directory)
+
+
+def test_a_store_that_is_none_for_the_network_is_refused(make_network, tmp_path):
+    three = _store(tmp_path / "three", {"train": 6, "val": 3}, ("red", "green", "blue"))
+    with pytest.raises(DataError, match="of 3 classes, but the network tells 2 apart"):
+        _train(make_network(), three, epochs=1)
+    with pytest.raises(DataError, match="the val split, but the store has none"):
+        _train(make_network(), _store(tmp_path / "train", {"train": 6}), epochs=1)
 
 
 def test_another_runs_checkpoint_is_refused(make_network, store, tmp_path):

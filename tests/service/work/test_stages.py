@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,9 +46,11 @@ def measured_plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
         plan: Plan,
         resolution: int,
         *,
+        scratch: Path,
         image_size: int,
         on_step: Callable[[], None],
     ) -> Measurement:
+        assert scratch.is_dir()
         assert image_size >= resolution
         on_step()
         measured_peak_bytes = 32_000_000 - 4_000_000 * min(len(plans), 6)
