@@ -1,10 +1,13 @@
-"""Who may ask, and how often: API keys and rate limits, before anything else is done."""
+"""Who may ask, and how often: API keys, other sites, rate limits, before anything else is done."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import math
+import re
+from http import HTTPStatus
 from time import monotonic, time
 
 from fastapi import Request
@@ -13,6 +16,7 @@ from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.problems import problem_of
@@ -22,13 +26,15 @@ from service.record.keys import list_keys
 from service.settings import Settings
 
 KEYS_KEPT_SECONDS = 2.0
-"""How long what is known of the keys is believed: a revoked one works no longer than this."""
+"""How long what is known of the keys is believed: a revoked one works no longer than this, and its
+streams of events until they look again."""
 _KEYS_AT_MOST_EVERY_SECONDS = 0.5
 
 _OPEN_PATHS = frozenset(("/", "/healthz", "/readyz", "/openapi.json"))
 _OPEN_FOLDER = "/static/"
 _UNLIMITED_PATHS = frozenset(("/healthz", "/readyz"))
 _OWNER = "tinyfit.owner"
+_KEYS = "tinyfit.keys"
 
 
 class Keys:
@@ -64,6 +70,11 @@ class Keys:
                 "`tinyfit keys create NAME` makes one"
             )
         return owner
+
+    async def lets_in(self, owner: str) -> bool:
+        """Whether who came as this owner a while ago still may."""
+        await self._refresh(KEYS_KEPT_SECONDS)
+        return not self._are_needed or owner in self._owners.values()
 
     async def _refresh(self, max_age_seconds: float) -> None:
         async with self._lock:
@@ -116,7 +127,8 @@ def _limit(kind: type[RateLimitItem], amount: int) -> RateLimitItem | None:
 
 
 class AccessMiddleware:
-    """Lets requests through that come with a key, if one is needed, and not too often."""
+    """Lets requests through that come with a key, or where none is needed from no other site, and
+    not too often."""
 
     def __init__(self, app: ASGIApp, *, keys: Keys, limits: Limits) -> None:
         self._app = app
@@ -126,6 +138,7 @@ class AccessMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             request = Request(scope)
+            scope[_KEYS] = self._keys
             try:
                 scope[_OWNER] = await self._check(request)
             except Exception as error:  # outside of the application's own handlers
@@ -142,14 +155,62 @@ class AccessMiddleware:
             return ""
         try:
             owner = await self._keys.owner_of(request.headers.get("authorization", ""))
-        except UnauthorizedError:
+            if not owner:
+                _refuse_other_sites(request)
+        except (UnauthorizedError, HTTPException):
             await self._limits.count(address, request)
             raise
         await self._limits.count(owner or address, request)
         return owner
 
 
+def _refuse_other_sites(request: Request) -> None:
+    """Raises HTTPException where a browser may ask on behalf of another site's page: one whose
+    name leads here by now (DNS rebinding), or one that sends a form here.
+    """
+    host = request.headers.get("host", "")
+    if not _is_own(host, request.app.state.settings.host):
+        raise HTTPException(
+            HTTPStatus.MISDIRECTED_REQUEST,
+            f"without API keys the Host must be localhost, an IP address or TINYFIT_HOST but got "
+            f"{host!r}; for another name make a key with `tinyfit keys create NAME`",
+        )
+    if request.method in ("GET", "HEAD"):  # other sites can't read the answer
+        return
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site is not None:  # the browser knows best: a proxy may have changed the Host
+        is_other = site not in ("same-origin", "none")
+    else:
+        is_other = origin is not None and origin.partition("://")[2] != host
+    if is_other:
+        raise HTTPException(
+            HTTPStatus.FORBIDDEN,
+            f"the pages of other sites change nothing on {host!r} but got {request.method} with "
+            f"Origin {origin!r} and Sec-Fetch-Site {site!r}; use the server's own page, or a "
+            f"program that sends neither",
+        )
+
+
+def _is_own(host: str, own_host: str) -> bool:
+    """Whether no other site can be called so: who owns a name can have it lead here."""
+    name = re.sub(r":\d+$", "", host).strip("[]").lower()
+    if name in ("localhost", own_host.lower()):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def owner_of(request: Request) -> str:
     """The id of the API key that the request came with; empty where none is needed."""
     owner: str = request.scope[_OWNER]
     return owner
+
+
+async def is_let_in_still(request: Request) -> bool:
+    """Whether the API key that the request came with is still active, or still none is needed."""
+    keys: Keys = request.scope[_KEYS]
+    return await keys.lets_in(owner_of(request))

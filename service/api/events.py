@@ -13,6 +13,7 @@ from fastapi.sse import format_sse_event
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.api.accept import prefers_json
+from service.api.access import is_let_in_still
 from service.api.conditional import is_head
 from service.api.deps import MAX_NUMBER, DatabaseDep, JobId, SettingsDep, StreamsDep
 from service.api.examples import EVENT, EVENT_STREAM
@@ -86,7 +87,8 @@ async def list_events(
 ) -> Response:
     """Server-sent events. Each recorded one has its number as `id`, its kind as `event` and an
     EventView as `data`. Between them, without an id, comes `event: job` with a JobView whenever
-    that has changed. The stream ends by itself once the job has ended and all is sent.
+    that has changed. The stream ends by itself once the job has ended and all is sent, or once its
+    API key is revoked.
 
     With `Accept: application/json`, for polling: the events so far, as an array.
     """
@@ -98,7 +100,9 @@ async def list_events(
         return response
     follower = _Follower(database=database, job_id=job_id, after=after)
     messages = (
-        _nothing() if is_head(request) else _follow(follower, streams, settings.event_poll_seconds)
+        _nothing()
+        if is_head(request)
+        else _follow(request, follower, streams, settings.event_poll_seconds)
     )
     return EventStream(messages, streams)
 
@@ -114,11 +118,13 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 
 async def _follow(
-    follower: _Follower, streams: Streams, poll_seconds: float
+    request: Request, follower: _Follower, streams: Streams, poll_seconds: float
 ) -> AsyncIterator[bytes]:
     """A look at the database now and then; between looks no connection and no thread is held."""
     while not follower.is_done:
         try:
+            if not await is_let_in_still(request):
+                return
             messages = await run_in_threadpool(follower.look)
         except NotFoundError:  # deleted
             return

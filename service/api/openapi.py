@@ -21,10 +21,12 @@ OPEN_OPERATIONS = ("get_health", "get_readiness")
 _REF = "#/components/schemas/{model}"
 _PROBLEMS = {
     HTTPStatus.UNAUTHORIZED: "No API key, or one that is not active",
+    HTTPStatus.FORBIDDEN: "The page of another site asks, and there are no API keys",
     HTTPStatus.NOT_FOUND: "Nothing has this id",
     HTTPStatus.CONFLICT: "The job's state, or jobs over the dataset, do not allow it",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than what is accepted",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "The range holds no byte of the file",
+    HTTPStatus.MISDIRECTED_REQUEST: "The Host is none of this server's, and there are no API keys",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The request does not make sense; `errors` says where",
     HTTPStatus.TOO_MANY_REQUESTS: "More requests than one client may send; see Retry-After",
     HTTPStatus.INTERNAL_SERVER_ERROR: "A defect; the server's log has the details",
@@ -94,7 +96,9 @@ def _complete(operation: JsonObject, path: str, method: str) -> None:
     statuses = [*_ANYWHERE]
     if operation["operationId"] not in OPEN_OPERATIONS:
         operation["security"] = [{"key": []}, {}]
-        statuses.append(HTTPStatus.UNAUTHORIZED)
+        statuses += (HTTPStatus.UNAUTHORIZED, HTTPStatus.MISDIRECTED_REQUEST)
+        if method != "get":
+            statuses.append(HTTPStatus.FORBIDDEN)
     for status in statuses:
         responses.setdefault(str(status.value), {"description": _PROBLEMS[status]})
     if method == "get":

@@ -21,6 +21,7 @@ from service.client.download import Progress, download
 from service.client.events import follow
 from service.client.http import TIMEOUT, Connection, parse
 from service.client.settings import DEFAULT_URL
+from service.datasets.names import one_line
 from service.datasets.packing import packed
 from service.errors import ConflictError
 from service.record.models import Priority, Status
@@ -82,13 +83,13 @@ class Client:
         on_progress is called with the bytes sent and their number. Raises DatasetError where
         path is neither.
         """
-        shown = name or (path.stem if path.is_file() else path.resolve().name)
+        shown = one_line(name or (path.stem if path.is_file() else path.resolve().name))
         with packed(path) as archive, _WatchedFile(archive, on_progress) as file:
             response = self._connection.send(
                 "POST",
                 "/datasets",
                 repeatable=True,
-                files={"file": (f"{path.stem}.zip", file, "application/zip")},
+                files={"file": ("images.zip", file, "application/zip")},
                 data={"name": shown},
                 timeout=_UPLOAD_TIMEOUT,
             )

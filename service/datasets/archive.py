@@ -22,9 +22,17 @@ from tinytl.units import format_bytes
 
 _NESTED = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 _METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
-_DIRECTORY_BYTES_PER_ENTRY = 512
-_MAX_END_BYTES = 20 + 22 + 65_535
-"""A zip's end record with its comment, and the zip64 locator before it."""
+_DIRECTORY_BYTES_PER_IMAGE = 512
+"""In the table of contents: its entry, and that of the file that macOS puts beside it."""
+_FOLDERS_PER_CLASS = 4
+"""One in each split, and room for those around them."""
+_HEADER_BYTES = 46
+"""Of an entry in the table of contents, without its name, extra field and comment."""
+_MAX_END_BYTES = 22 + 65_536
+"""How far from its end zipfile looks for a zip's end record."""
+_ZIP64_RECORD_BYTES = 56
+_ZIP64_LOCATOR_BYTES = 20
+"""Both are right before the end record, the locator last."""
 _RATIO_FLOOR_BYTES = 1_000_000
 """Entries smaller than this may compress as they like: they can do no harm."""
 _ENCRYPTED = 0x1
@@ -66,7 +74,7 @@ class Archive:
 def open_archive(path: Path, settings: Settings) -> Iterator[Archive]:
     """Open the zip at path, refusing whatever is broken, hostile or too large."""
     with path.open("rb") as file:
-        _check_directory_size(file, settings)
+        _check_directory(file, settings)
         try:
             archive = zipfile.ZipFile(file)
         except _DAMAGE as error:
@@ -76,43 +84,67 @@ def open_archive(path: Path, settings: Settings) -> Iterator[Archive]:
             yield Archive(archive, entries, num_ignored)
 
 
-def _check_directory_size(file: BinaryIO, settings: Settings) -> None:
+def _check_directory(file: BinaryIO, settings: Settings) -> None:
     """Refuse a table of contents that would fill the memory, before zipfile reads it whole."""
-    size = file.seek(0, 2)
-    file.seek(max(0, size - _MAX_END_BYTES))
-    tail = file.read(_MAX_END_BYTES)
-    end = tail.rfind(b"PK\x05\x06")
-    if end < 0 or end + 22 > len(tail):
-        raise DatasetError("not a zip file, or cut off; send a zip of class folders")
-    (directory_bytes,) = struct.unpack_from("<L", tail, end + 12)
-    locator = tail[max(0, end - 20) : end]
-    if locator.startswith(b"PK\x06\x07"):  # zip64: the size is in a record of its own
-        (offset,) = struct.unpack_from("<Q", locator, 8)
-        file.seek(min(offset, size))
-        record = file.read(56)
-        if len(record) == 56 and record.startswith(b"PK\x06\x06"):
-            (directory_bytes,) = struct.unpack_from("<Q", record, 40)
-    if directory_bytes > 2 * settings.max_dataset_images * _DIRECTORY_BYTES_PER_ENTRY:
+    end, num_bytes = _find_directory(file)
+    if num_bytes > end:
+        raise DatasetError(
+            f"the archive says that its table of contents has {format_bytes(num_bytes)}, but only "
+            f"{format_bytes(end)} are there; make the zip again"
+        )
+    if num_bytes > settings.max_dataset_images * _DIRECTORY_BYTES_PER_IMAGE:
         raise TooLargeError(
-            f"the archive's table of contents has {format_bytes(directory_bytes)}, far more than "
+            f"the archive's table of contents has {format_bytes(num_bytes)}, far more than "
             f"{settings.max_dataset_images} images need; split the dataset"
         )
-    file.seek(0)
+    max_entries = 2 * (settings.max_dataset_images + _FOLDERS_PER_CLASS * settings.max_classes)
+    num_entries = 0
+    file.seek(end - num_bytes)
+    while file.tell() < end:
+        header = file.read(_HEADER_BYTES)
+        if len(header) < _HEADER_BYTES or not header.startswith(b"PK\x01\x02"):
+            raise DatasetError("the archive's table of contents is damaged; make the zip again")
+        num_entries += 1
+        if num_entries > max_entries:
+            raise TooLargeError(
+                f"the archive has more than {max_entries} entries, far more than "
+                f"{settings.max_dataset_images} images need; split the dataset"
+            )
+        file.seek(sum(struct.unpack_from("<HHH", header, 28)), 1)  # name, extra field, comment
+
+
+def _find_directory(file: BinaryIO) -> tuple[int, int]:
+    """Where the table of contents ends and how many bytes it claims, as zipfile sees it."""
+    size = file.seek(0, 2)
+    tail_start = file.seek(max(0, size - _MAX_END_BYTES))
+    tail = file.read()
+    found = tail.rfind(b"PK\x05\x06")
+    if found < 0 or found + 22 > len(tail):
+        raise DatasetError("not a zip file, or cut off; send a zip of class folders")
+    (num_bytes,) = struct.unpack_from("<L", tail, found + 12)
+    end = tail_start + found
+    zip64_start = end - _ZIP64_RECORD_BYTES - _ZIP64_LOCATOR_BYTES
+    file.seek(max(0, zip64_start))
+    record, locator = file.read(_ZIP64_RECORD_BYTES), file.read(_ZIP64_LOCATOR_BYTES)
+    if zip64_start < 0 or not locator.startswith(b"PK\x06\x07"):
+        return end, num_bytes
+    (offset,) = struct.unpack_from("<Q", locator, 8)
+    if offset != zip64_start or not record.startswith(b"PK\x06\x06"):
+        raise DatasetError(
+            f"the archive says that its zip64 record is at byte {offset}, but its place is byte "
+            f"{zip64_start}; make the zip again"
+        )
+    (num_bytes,) = struct.unpack_from("<Q", record, 40)
+    return zip64_start, num_bytes
 
 
 def _checked_entries(
     archive: zipfile.ZipFile, archive_bytes: int, settings: Settings
 ) -> tuple[dict[str, zipfile.ZipInfo], int]:
     """The entries of images by path, and how many files are junk."""
-    infos = archive.infolist()
-    if len(infos) > 2 * settings.max_dataset_images:
-        raise TooLargeError(
-            f"the archive has {len(infos)} entries; at most {settings.max_dataset_images} images "
-            f"are accepted"
-        )
     entries: dict[str, zipfile.ZipInfo] = {}
     num_ignored = 0
-    for info in infos:
+    for info in archive.infolist():
         path = _safe_path(info)
         if info.is_dir() or path.endswith("/"):
             continue

@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -22,6 +22,7 @@ from service.datasets.folder import Folder
 from service.datasets.image_archive import ImageArchive, StoredImage, read_manifest, unpack
 from service.datasets.images import check_image
 from service.datasets.layout import Layout, read_layout
+from service.datasets.names import one_line
 from service.datasets.report import Findings
 from service.errors import (
     BlobError,
@@ -31,6 +32,7 @@ from service.errors import (
     NotFoundError,
     TooLargeError,
 )
+from service.record.artifacts import remove
 from service.record.blobs import Blobs, open_blobs, refer
 from service.record.database import Database, now
 from service.record.models import Dataset, Job
@@ -141,8 +143,9 @@ def remove_stale_uploads(settings: Settings) -> None:
     """Remove what uploads that were killed long ago left behind."""
     if settings.incoming_dir.is_dir():
         for path in settings.incoming_dir.iterdir():
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its own process, or another sweep, was first
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    remove(path)
 
 
 def _import(
@@ -165,7 +168,7 @@ def _import(
         dataset_id, num_bytes, report = _pack(source, layout, archive, settings, on_progress)
         found = Dataset(
             id=dataset_id,
-            name=(name or layout.name or "dataset")[:200],
+            name=one_line(name or layout.name or "")[:200] or "dataset",
             classes=list(layout.classes),
             counts=layout.counts(),
             num_images=len(layout.files),

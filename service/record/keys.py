@@ -76,14 +76,6 @@ def revoke_key(database: Database, id_or_name: str) -> ApiKey:
     return key
 
 
-def find_owner(database: Database, key_text: str) -> str | None:
-    """The id of the active key with this text, if there is one."""
-    with database.reading() as session:
-        return session.scalar(
-            select(ApiKey.id).where(ApiKey.sha256 == _sha256(key_text), _is_active())
-        )
-
-
 def has_keys(database: Database) -> bool:
     """Whether any key is active, so that requests need one."""
     with database.reading() as session:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from service.datasets.store import remove_stale_uploads
 from service.errors import LeaseLostError, NotFoundError, ServiceError
 from service.logs import logged_with
 from service.record.claims import (
@@ -187,6 +188,7 @@ class Worker:
         if self._sweeps.is_due():
             self._tidy(lambda: sweep(self._settings, self._database))
             self._tidy(lambda: clear_out(self._settings, self._database))
+            self._tidy(lambda: remove_stale_uploads(self._settings))
 
     def _tidy(self, tidy: Callable[[], None]) -> None:
         """What can't be tidied now is no reason to stop working: a later sweep does it."""

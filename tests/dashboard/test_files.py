@@ -26,7 +26,7 @@ OWN = [
 
 @pytest.fixture
 def client(settings: Settings, database: Database) -> TestClient:
-    return TestClient(create_app(settings))
+    return TestClient(create_app(settings), base_url="http://localhost")
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_nothing_inline(client: TestClient) -> None:

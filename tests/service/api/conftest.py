@@ -40,7 +40,11 @@ MakeJob = Callable[..., Job]
 def settings(settings: Settings) -> Settings:
     cache_dir = settings.data_dir.parent / "supernets"
     return settings.model_copy(
-        update={"supernet_cache_dir": cache_dir, "event_poll_seconds": 0.05}
+        update={
+            "supernet_cache_dir": cache_dir,
+            "host": "testserver",  # what TestClient calls it
+            "event_poll_seconds": 0.05,
+        }
     )
 
 

@@ -1,4 +1,4 @@
-"""API keys and rate limits."""
+"""API keys, other sites' pages, and rate limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from service.api import access
 from service.api.app import create_app
 from service.record.database import Database
-from service.record.jobs import get_job
+from service.record.jobs import cancel_job, get_job
 from service.record.keys import create_key, revoke_key
 from service.record.models import Job, Priority
 from service.settings import Settings
@@ -92,6 +92,43 @@ def test_a_revoked_key_works_for_moments_only(
     clock(access.KEYS_KEPT_SECONDS)
     problem(client.get("/jobs", headers=bearer(text)), 401)
     assert client.get("/jobs", headers=bearer(other)).status_code == 200
+
+
+def test_a_revoked_key_ends_its_streams_only(
+    live_client: httpx.Client,
+    database: Database,
+    make_job: MakeJob,
+    clock: Callable[[float], None],
+) -> None:
+    job_id = make_job().id
+    url = f"/jobs/{job_id}/events"
+    _, text = create_key(database, "laptop")
+    _, other = create_key(database, "other")
+    with (
+        live_client.stream("GET", url, headers=bearer(text)) as of_revoked,
+        live_client.stream("GET", url, headers=bearer(other)) as of_other,
+    ):
+        parts = of_revoked.iter_text()
+        assert "event: status" in next(parts)
+        revoke_key(database, "laptop")
+        clock(access.KEYS_KEPT_SECONDS)
+        assert "cancelled" not in "".join(parts)  # ends before the job does
+        cancel_job(database, job_id)
+        assert "cancelled" in "".join(of_other.iter_text())
+
+
+def test_the_first_key_ends_streams_that_came_without(
+    live_client: httpx.Client,
+    database: Database,
+    make_job: MakeJob,
+    clock: Callable[[float], None],
+) -> None:
+    with live_client.stream("GET", f"/jobs/{make_job().id}/events") as response:
+        parts = response.iter_text()
+        assert "event: status" in next(parts)
+        create_key(database, "laptop")
+        clock(access.KEYS_KEPT_SECONDS)
+        assert "event: status" not in "".join(parts)
 
 
 def test_a_new_key_works_at_once(
@@ -175,6 +212,93 @@ def test_each_key_has_its_own_idempotency_keys(
     assert ids[2:] == ids[:2]
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:8000", "127.1.2.3", "[::1]"),
+        *("[::1]:8000", "192.168.1.7:80", "[2001:db8::1]:80", "testserver", "TestServer:1"),
+    ],
+)
+def test_without_keys_the_server_goes_by_its_own_names(client: httpx.Client, host: str) -> None:
+    assert client.get("/jobs", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io:80"),
+        *("evil.example@127.0.0.1", "evillocalhost", "localhost:80:80", "::1", "[", ":8000", ""),
+    ],
+)
+def test_without_keys_no_other_name_leads_to_the_server(
+    client: httpx.Client, make_job: MakeJob, host: str
+) -> None:
+    url = f"/jobs/{make_job().id}"
+    headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+    for path in CLOSED:
+        detail = problem(client.get(path, headers=headers), 421)["detail"]
+        assert repr(host) in detail
+        assert "tinyfit keys create" in detail
+    problem(client.delete(url, headers=headers), 421)
+    for path in OPEN:
+        assert client.get(path, headers=headers).status_code == 200
+    assert client.get(url).json()["status"] == "queued"
+
+
+OTHER_SITES = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://testserver"},
+    *({"Origin": origin} for origin in ("http://evil.example", "http://testserver:3000", "null")),
+    *({"Origin": origin} for origin in ("http://testserver.evil.example", "http://[", "")),
+]
+
+
+@pytest.mark.parametrize("headers", OTHER_SITES)
+def test_without_keys_other_sites_change_nothing(
+    client: httpx.Client, make_job: MakeJob, headers: dict[str, str]
+) -> None:
+    url = f"/jobs/{make_job().id}"
+    form = {"file": ("a.zip", b"PK", "application/zip")}
+    detail = problem(client.post("/datasets", files=form, headers=headers), 403)["detail"]
+    assert all(repr(value) in detail for value in headers.values())
+    problem(client.post(f"{url}/cancel", headers=headers), 403)
+    problem(client.patch(url, json={"priority": "low"}, headers=headers), 403)
+    problem(client.delete(url, headers=headers), 403)
+    assert client.get(url, headers=headers).json()["status"] == "queued"
+    assert client.head(url, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Origin": "http://testserver"},
+        {"Origin": "http://localhost:8000", "Host": "localhost:8000"},
+        {"Sec-Fetch-Site": "none"},
+        # behind a proxy that asks by address
+        {
+            "Sec-Fetch-Site": "same-origin",
+            "Origin": "https://tinyfit.example",
+            "Host": "127.0.0.1:8000",
+        },
+    ],
+)
+def test_without_keys_programs_and_the_page_change_things(
+    client: httpx.Client, make_job: MakeJob, headers: dict[str, str]
+) -> None:
+    assert client.post(f"/jobs/{make_job().id}/cancel", headers=headers).status_code == 202
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, *OTHER_SITES])
+def test_with_a_key_any_name_and_any_page_will_do(
+    client: httpx.Client, database: Database, make_job: MakeJob, headers: dict[str, str]
+) -> None:
+    url = f"/jobs/{make_job().id}/cancel"
+    _, text = create_key(database, "laptop")
+    assert client.post(url, headers=headers | bearer(text)).status_code == 202
+
+
 @contextmanager
 def limited(settings: Settings, **limits: int) -> Iterator[httpx.Client]:
     app = create_app(settings.model_copy(update=limits))
@@ -225,6 +349,15 @@ class TestLimits:
                 for number in range(10)
             }
         assert statuses == {401, 429}
+
+    @pytest.mark.parametrize(("header", "status"), [("Host", 421), ("Origin", 403)])
+    def test_other_sites_are_limited(
+        self, settings: Settings, database: Database, header: str, status: int
+    ) -> None:
+        headers = {header: "evil.example"}
+        with limited(settings, max_requests_per_second=3) as client:
+            statuses = {client.post("/jobs", headers=headers).status_code for _ in range(10)}
+        assert statuses == {status, 429}
 
     def test_zero_is_no_limit(self, settings: Settings, database: Database) -> None:
         with limited(

@@ -43,6 +43,15 @@ def test_upload_and_list_datasets(
     assert list(settings.incoming_dir.iterdir()) == []
 
 
+def test_a_job_takes_the_name_of_any_upload(
+    client: httpx.Client, make_zip: MakeZip, split_files: Files
+) -> None:
+    dataset = upload(client, make_zip(split_files), name="\x1b[2Jmy\nsha\0pes").json()
+    assert dataset["name"] == "\ufffd[2Jmy sha\ufffdpes"
+    body = {"dataset": dataset["id"], "memory_limit": "24MB", "name": dataset["name"]}
+    assert client.post("/jobs", json=body).status_code == 202
+
+
 def test_refused_uploads_leave_nothing(
     client: httpx.Client, settings: Settings, make_zip: MakeZip, flat_files: Files
 ) -> None:

@@ -242,7 +242,7 @@ from fastapi.testclient import TestClient
 from service.api.app import create_app
 from service.record.database import Database
 from service.settings import Settings
-settings = Settings(data_dir=sys.argv[1])
+settings = Settings(data_dir=sys.argv[1], host="testserver")
 Database(settings.resolved_database_url).upgrade()
 with TestClient(create_app(settings)) as client:
     assert client.get("/healthz").status_code == 200

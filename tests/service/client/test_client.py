@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -385,6 +386,15 @@ def test_an_upload_is_sent_again_whole(tmp_path: Path) -> None:
     assert b'name="name"\r\n\r\nphotos\r\n' in second
     assert b".DS_Store" not in second
     assert seen[-1] == (len(zips[0]), len(zips[0]))
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_uploaded(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    (folder / "cat").mkdir(parents=True)
+    (folder / "cat" / "1.png").touch()
+    with scripted(as_json(_dataset("photos"), 201)) as server, Client(server.url) as client:
+        client.upload(folder)
+    assert 'name="name"\r\n\r\ncaf\ufffd\r\n'.encode() in server.asked[0].body
 
 
 def test_what_can_not_be_uploaded(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 import io
+import os
 import random
 import shutil
 import stat
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ from service.datasets.store import (
     get_dataset,
     import_dataset,
     list_datasets,
+    remove_stale_uploads,
     unpacked_images,
 )
 from service.errors import DatasetError, NotFoundError, TooLargeError
@@ -104,6 +107,43 @@ def test_the_same_content_is_the_same_dataset(
     assert other.id != first.id
     assert len(list_datasets(database)) == 2
     assert not list(settings.incoming_dir.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ("my\nshapes\t2", "my shapes 2"),
+        ("\x1b[2Jsh\0apes", "\ufffd[2Jsh\ufffdapes"),
+        ("caf\udce9", "caf\ufffd"),
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
+        (" \n", "dataset"),
+        ("n" * 300, "n" * 200),
+    ],
+)
+def test_names_become_one_line_of_text(
+    settings: Settings,
+    database: Database,
+    make_zip: MakeZip,
+    flat_files: Files,
+    given: str,
+    stored: str,
+) -> None:
+    archive = make_zip(flat_files)
+    dataset, _ = import_dataset(archive, settings=settings, database=database, name=given)
+    assert get_dataset(database, dataset.id).name == stored
+
+
+def test_the_name_of_a_folder_becomes_one_line_of_text(
+    settings: Settings, database: Database, make_zip: MakeZip, flat_files: Files, tmp_path: Path
+) -> None:
+    wrapped = make_zip({f"\x1b[2J\nshapes/{name}": data for name, data in flat_files.items()})
+    dataset, _ = import_dataset(wrapped, settings=settings, database=database)
+    assert dataset.name == "\ufffd[2J shapes"
+    delete_dataset(database, settings, dataset.id)
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    zipfile.ZipFile(make_zip(flat_files)).extractall(folder)
+    dataset, _ = import_dataset(folder, settings=settings, database=database)
+    assert dataset.name == "caf\ufffd"
 
 
 def test_two_uploads_at_once_are_one_dataset(
@@ -264,6 +304,75 @@ def test_a_table_of_contents_that_would_fill_the_memory(
     archive = make_zip(flat_files | {f"junk/.{number}": b"" for number in range(400)})
     small = settings.model_copy(update={"max_dataset_images": 12})
     assert "table of contents" in refuse(archive, small, database)
+
+
+def test_more_entries_than_images_need_are_not_read(
+    settings: Settings,
+    database: Database,
+    make_zip: MakeZip,
+    flat_files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = settings.model_copy(update={"max_dataset_images": 12, "max_classes": 2})
+    folders = dict.fromkeys(("circle/", "square/"), b"")
+    junk = {f".{number}": b"" for number in range(26)}
+    within, beyond = (
+        make_zip(flat_files | folders | more) for more in (junk, {**junk, ".x": b""})
+    )
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("zipfile has read it"))
+    assert "more than 40 entries" in refuse(beyond, small, database)
+    monkeypatch.undo()
+    import_dataset(within, settings=small, database=database)
+
+
+def test_a_table_of_contents_that_is_not_there(
+    settings: Settings, database: Database, make_zip: MakeZip, flat_files: Files
+) -> None:
+    path = make_zip(flat_files)
+    data = path.read_bytes()
+    size_at = data.index(b"PK\x05\x06") + 12
+    path.write_bytes(data[:size_at] + struct.pack("<L", 50_000_000) + data[size_at + 4 :])
+    assert "says that its table of contents has 50.0 MB" in refuse(path, settings, database)
+    path.write_bytes(data.replace(b"PK\x01\x02", b"PK\x01\x03", 1))
+    assert "table of contents is damaged" in refuse(path, settings, database)
+
+
+def test_zip64(
+    settings: Settings,
+    database: Database,
+    make_zip: MakeZip,
+    flat_files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 11)
+    path = make_zip(flat_files)
+    assert b"PK\x06\x06" in path.read_bytes()
+    dataset, _ = import_dataset(path, settings=settings, database=database)
+    assert dataset.num_images == 12
+
+
+@pytest.mark.parametrize("trailing_bytes", [0, 1, 65_535, 65_536])
+def test_a_zip64_record_beside_the_one_that_zipfile_reads(
+    settings: Settings,
+    database: Database,
+    make_zip: MakeZip,
+    flat_files: Files,
+    trailing_bytes: int,
+) -> None:
+    """The locator names a modest one; right before the locator is another."""
+
+    def record(directory_bytes: int) -> bytes:
+        fields = (44, 45, 45, 0, 0, 12, 12, directory_bytes, 0)
+        return struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", *fields)
+
+    path = make_zip(flat_files)
+    data = path.read_bytes()
+    end = data.index(b"PK\x05\x06")
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1)
+    trailing = bytes(trailing_bytes)
+    path.write_bytes(data[:end] + record(100) + record(10**9) + locator + data[end:] + trailing)
+    message = f"zip64 record is at byte {end}, but its place is byte {end + 56}"
+    assert message in refuse(path, settings, database)
 
 
 def test_symlinks_and_devices(
@@ -438,3 +547,23 @@ def test_the_same_images_give_the_same_bytes(
     assert is_new
     assert again.blob_sha256 == first.blob_sha256
     assert stored_kinds(settings, database) == ["dataset"]
+
+
+def test_leftovers_of_killed_uploads_go_after_a_day(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove_stale_uploads(settings)
+    old, young = settings.incoming_dir / "old.zip", settings.incoming_dir / "young.zip"
+    old_folder = settings.incoming_dir / "old"
+    old_folder.mkdir(parents=True)
+    for path in (old, young, old_folder / "images.zip"):
+        path.touch()
+    for path, hours in ((old, 25), (old_folder, 25), (young, 23)):
+        changed = time.time() - hours * 3600
+        os.utime(path, (changed, changed))
+    vanished = settings.incoming_dir / "vanished.zip"
+    seen = [vanished, *settings.incoming_dir.iterdir()]
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(seen))
+    remove_stale_uploads(settings)
+    monkeypatch.undo()
+    assert left_behind(settings) == [young]

@@ -396,6 +396,18 @@ def test_a_worker_tidies_up_between_jobs(
     assert happened == ["tidied", "worked"] * 3
 
 
+def test_a_worker_removes_what_killed_uploads_left(
+    worker: Worker, settings: Settings, start: StartWorker
+) -> None:
+    left = settings.incoming_dir / "left.zip"
+    left.parent.mkdir()
+    left.touch()
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(left, (two_days_ago, two_days_ago))
+    start(worker.run)
+    wait_for(lambda: not left.exists())
+
+
 def test_files_that_can_not_be_removed_keep_nobody_from_working(
     worker: Worker,
     settings: Settings,
