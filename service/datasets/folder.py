@@ -66,13 +66,16 @@ class Folder:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """The files below root in a fixed order, junk left out. Raises DatasetError for links."""
+    """The files below root in a fixed order, junk left out. Raises DatasetError for links, and for
+    names that are no text."""
     for directory, folders, files in os.walk(root, followlinks=False):
         folders[:] = sorted(name for name in folders if not is_junk((name,)))
         for name in [*folders, *sorted(files)]:
             path = Path(directory) / name
             if is_junk((name,)):
                 continue
+            if name.encode(errors="replace").decode() != name:  # bytes that are not UTF-8
+                raise DatasetError(f"the name of {str(path)!r} is not UTF-8; rename it")
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode):
                 raise DatasetError(
