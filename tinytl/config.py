@@ -173,6 +173,7 @@ class NetworkConfig:
 _MAX_KERNEL_SIZE = 31
 _MAX_CHANNELS = 1 << 16
 _MAX_EXPAND = 16
+_MAX_BLOCKS = 256
 _MAX_KNOWN_BLOCKS = 1 << 12
 
 NOMINAL_RESOLUTION = 128
@@ -299,6 +300,10 @@ def _layers(network: NetworkConfig) -> Iterator[tuple[str, ConvConfig | BlockCon
 
 def _check_values(network: NetworkConfig) -> None:
     norm = network.norm
+    if len(network.blocks) > _MAX_BLOCKS:
+        raise ConfigError(
+            f"a network must have at most {_MAX_BLOCKS} blocks but got {len(network.blocks)}"
+        )
     _check_integer("num_classes", network.num_classes, 2)
     _check_integer("channels per group", norm.channels_per_group, 1)
     for name, eps in (("eps", norm.eps), ("ws_eps", norm.weight_standardization_eps)):

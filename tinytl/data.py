@@ -122,7 +122,12 @@ def load_image(path: Path, image_size: int) -> np.ndarray:
 
 
 def to_square(image: Image.Image, image_size: int) -> np.ndarray:
-    """Upright RGB square of an image, centre kept: uint8 (3, image_size, image_size)."""
+    """Upright RGB square of an image, centre kept: uint8 (3, image_size, image_size).
+
+    Raises DataError for pixels of 32 bits: where black and white are, nothing says.
+    """
+    if image.mode in ("F", "I"):
+        raise DataError("it has 32 bits a pixel; save it with 8 or 16")
     image = _upright(image)
     if image.mode.startswith("I"):  # 16-bit greyscale: keep the high byte
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))

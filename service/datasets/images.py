@@ -14,6 +14,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _ARCHIVE_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh")
 _SHOWN_AS = {"MPO": "JPEG"}
 """A JPEG with more behind it, as some cameras write; the first image counts."""
+_DEEP_MODES = ("F", "I")
+"""Numbers of 32 bits: where black and white are, nothing says."""
 _DRAFT_SIZE = (32, 32)
 
 
@@ -53,6 +55,8 @@ def check_image(data: bytes, path: str, settings: Settings) -> ImageFacts:
         if width * height > settings.max_image_pixels:
             size = f"it has {width} x {height} pixels"
             raise TooLargeError(_too_many_pixels(path, size, settings))
+        if image.mode in _DEEP_MODES:
+            raise DatasetError(f"{path!r} has 32 bits a pixel; save it with 8 or 16")
         shown = _SHOWN_AS.get(image.format or "", image.format or "")
         facts = ImageFacts(format=shown, width=width, height=height)
         try:

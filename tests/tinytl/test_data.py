@@ -61,6 +61,14 @@ def test_an_image_whose_exif_is_damaged_is_taken_as_it_lies(tmp_path, exif):
     assert (load_image(path, 10) == 128).all()
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_of_32_bits_are_refused(tmp_path, dtype):
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.ones((20, 20), dtype=dtype)).save(path)
+    with pytest.raises(DataError, match=r"'deep\.tif': it has 32 bits a pixel"):
+        load_image(path, 10)
+
+
 def test_an_orientation_is_read_beside_damaged_tags(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

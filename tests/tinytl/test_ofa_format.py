@@ -38,6 +38,13 @@ def test_what_is_no_config_is_refused(config):
         from_ofa(config)
 
 
+def test_blocks_without_end_are_refused(network):
+    config = to_ofa(network)
+    config["blocks"] *= 20
+    with pytest.raises(ConfigError, match="at most 256 blocks but got"):
+        from_ofa(config)
+
+
 def test_an_infinite_expansion_is_refused(network):
     config = to_ofa(network)
     config["blocks"][2]["conv"].update(expand_ratio=float("inf"), mid_channels=None)

@@ -57,9 +57,9 @@ def refuse(path: Path, settings: Settings, database: Database) -> str:
     return str(caught.value)
 
 
-def image_bytes(size: tuple[int, int] = (32, 32), form: str = "PNG") -> bytes:
+def image_bytes(size: tuple[int, int] = (32, 32), form: str = "PNG", mode: str = "RGB") -> bytes:
     stream = io.BytesIO()
-    Image.effect_noise(size, 60).convert("RGB").save(stream, form)
+    Image.effect_noise(size, 60).convert(mode).save(stream, form)
     return stream.getvalue()
 
 
@@ -227,6 +227,8 @@ def test_backslashes_of_windows_zips_are_separators(
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
         (image_bytes(form="JPEG")[:400], "damaged"),
         (image_bytes((64, 64), form="PNG")[:-2000], "damaged"),
+        (image_bytes(form="TIFF", mode="I"), "32 bits a pixel"),
+        (image_bytes(form="TIFF", mode="F"), "32 bits a pixel"),
     ],
 )
 def test_files_that_are_no_images(
