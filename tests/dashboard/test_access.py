@@ -1,7 +1,7 @@
 """A server that wants an API key."""
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from service.record.database import Database
 from service.record.keys import create_key
@@ -60,6 +60,32 @@ def test_what_can_be_no_key_is_not_sent(
     page.keyboard.press("Enter")
     expect(dialog).not_to_be_visible()
     expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+
+
+def test_an_answer_to_what_was_asked_without_the_key_is_no_refusal_of_it(
+    key: str, page: Page, server: RunningServer, watch: Watch
+) -> None:
+    watch.expected.append("401")
+    page.goto("/")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if "authorization" in route.request.headers:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/jobs?*", hold)
+    with page.expect_request("**/jobs?*"):  # the page asks again now and then
+        pass
+    page.get_by_label("API key", exact=True).fill(key)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+    with page.expect_response(lambda response: response.status == 401):
+        for route in held:
+            route.continue_()
+    expect(page.get_by_role("dialog")).not_to_be_visible()
 
 
 def test_an_open_server_asks_for_none(page: Page, records: Records) -> None:

@@ -65,7 +65,9 @@ export async function request(path, { method = "GET", json, etag, headers = {} }
   });
   if (response.status === 304) return { isUnchanged: true };
   const text = await bodyOf(response);
-  if (!response.ok) throw problemOf(response.status, text, response.headers.get("Retry-After"));
+  if (!response.ok) {
+    throw problemOf(response.status, text, sent, response.headers.get("Retry-After"));
+  }
   return {
     isUnchanged: false,
     data: text ? JSON.parse(text) : null,
@@ -76,8 +78,9 @@ export async function request(path, { method = "GET", json, etag, headers = {} }
 
 /** Save a file that may need the key, under the name that the server gives it. */
 export async function download(path) {
-  const response = await answer(path, { headers: keyHeaders() });
-  if (!response.ok) throw problemOf(response.status, await bodyOf(response));
+  const sent = keyHeaders();
+  const response = await answer(path, { headers: sent });
+  if (!response.ok) throw problemOf(response.status, await bodyOf(response), sent);
   const named = /filename="?([^";]+)/.exec(response.headers.get("Content-Disposition") ?? "");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await response.blob());
@@ -86,15 +89,18 @@ export async function download(path) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** A refusal as an error; 401 makes the page ask for a key. */
-export function problemOf(status, text, retryAfter = null) {
+/** A refusal as an error; 401 makes the page ask for a key, unless it has another one by now than
+    was sent. */
+export function problemOf(status, text, sent, retryAfter = null) {
   let document = {};
   try {
     document = JSON.parse(text);
   } catch {
     document = { detail: `the server answered ${status}` };
   }
-  if (status === 401) connection.set({ needsKey: true, wasKeyRefused: hasKey() });
+  if (status === 401 && sent.Authorization === keyHeaders().Authorization) {
+    connection.set({ needsKey: true, wasKeyRefused: hasKey() });
+  }
   return new Problem(status, document, retryAfter);
 }
 
