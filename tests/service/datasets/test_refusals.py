@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.datasets.store import (
-    import_dataset,
-)
+from service.datasets.store import import_dataset
 from service.errors import DatasetError, TooLargeError
 from service.record.database import Database
 from service.settings import Settings

@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from service.datasets.store import (
-    import_dataset,
-    list_datasets,
-)
+from service.datasets.store import import_dataset, list_datasets
 from service.errors import DatasetError
 from service.record.database import Database
 from service.settings import Settings
