@@ -98,7 +98,8 @@ def measure(kind: str, workers: int) -> Row:
         shared, candidates = _workload(archive, folder / "images")
         pool = stack.enter_context(_pool(kind, workers, shared, environment))
         scorings: list[Task] = [
-            ScoreTask(candidate=candidate, seed=0, rivals=()) for candidate in candidates
+            ScoreTask(candidate=candidate, seed=0, horizontal_flip=True, rivals=())
+            for candidate in candidates
         ]
         while _seconds(pool, [Nap()] * (2 * workers)) > 3:  # some processes are not up yet
             if cluster is not None:

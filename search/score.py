@@ -42,6 +42,7 @@ def score(
     store: ImageStore,
     *,
     seed: int = 0,
+    horizontal_flip: bool = True,
     rivals: Sequence[Correct] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Score:
@@ -49,6 +50,9 @@ def score(
     statistics recalibrated and folded in, frozen weights in 8 bits. It runs on the supernet's
     device. Raises CancelledError.
 
+    horizontal_flip: whether a mirrored image shows the same class. Each image is then judged
+    together with its mirror image, by the mean of the probabilities: that tells better than the
+    image alone what training will make of the candidate (benchmarks.ranking).
     rivals: what candidates that take no more memory have right of all images, in the order of
     the same seed. The candidate is given up where it is hopeless against the best of them.
     """
@@ -69,7 +73,9 @@ def score(
     correct = np.empty(0, dtype=np.bool_)
     for start in range(0, len(split), chunk):
         indices = order[start : start + chunk].tolist()
-        found = _correct(network, split, indices, candidate.resolution, should_stop)
+        found = _correct(
+            network, split, indices, candidate.resolution, horizontal_flip, should_stop
+        )
         correct = np.concatenate((correct, found))
         is_complete = len(correct) == len(split)
         if is_complete or (rival is not None and racing.is_hopeless(correct, rival, looks=looks)):
@@ -88,6 +94,7 @@ def _correct(
     split: ImageSplit,
     indices: Sequence[int],
     resolution: int,
+    horizontal_flip: bool,
     should_stop: Callable[[], bool],
 ) -> Correct:
     found = []
@@ -95,6 +102,9 @@ def _correct(
         if should_stop():
             raise CancelledError("evaluation was cancelled")
         part = indices[start : start + _EVALUATION_BATCH]
-        logits = network(evaluation_batch(split, part, resolution).to(network.device))
-        found.append((logits.argmax(1).cpu() == split.labels_of(part)).numpy())
+        images = evaluation_batch(split, part, resolution).to(network.device)
+        probabilities = network(images).softmax(1)
+        if horizontal_flip:
+            probabilities += network(images.flip(3)).softmax(1)
+        found.append((probabilities.argmax(1).cpu() == split.labels_of(part)).numpy())
     return np.concatenate(found)

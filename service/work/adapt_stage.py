@@ -23,7 +23,7 @@ from service.work.progress import Stage
 from tinytl.data import ImageStore
 
 _FILE = "adapted.safetensors"
-_KEY_VERSION = 1
+_KEY_VERSION = 2
 """Goes up when the same settings adapt or score otherwise."""
 _MOST_REUSED = 2_000
 

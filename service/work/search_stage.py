@@ -153,6 +153,7 @@ class _Search:
         return ScoreTask(
             candidate=proposal.candidate,
             seed=self._run.options.seed,
+            horizontal_flip=self._run.options.horizontal_flip,
             rivals=tuple(rivals) if self._run.options.race else (),
         )
 

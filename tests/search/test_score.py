@@ -52,7 +52,7 @@ def store():
 
 @pytest.fixture(scope="module")
 def whole(adapted, candidate, store):
-    return score(adapted, candidate, store, seed=5)
+    return score(adapted, candidate, store, seed=5, horizontal_flip=False)
 
 
 def right_but(wrong, store):
@@ -70,15 +70,28 @@ def test_a_score_is_that_of_the_delivered_network(adapted, candidate, store, who
     assert np.array_equal(whole.correct, correct[order(320, 5)])
     assert whole.accuracy == pytest.approx(correct.mean())
     assert (whole.num_images, whole.is_complete) == (320, True)
-    other = score(adapted, candidate, store, seed=6)
+    other = score(adapted, candidate, store, seed=6, horizontal_flip=False)
     assert other.accuracy == whole.accuracy
     assert not np.array_equal(other.correct, whole.correct)
+
+
+def test_an_image_is_judged_together_with_its_mirror_image(adapted, candidate, store, whole):
+    config, weights = adapted.subnet_weights(candidate, store)
+    network = build_network(config, adapted.method, weights)
+    split = store.split("val")
+    images = split.batch(order(320, 5).tolist(), 16)
+    with torch.no_grad():
+        views = [network(each).softmax(1) for each in (images, images.flip(3))]
+    expected = (sum(views).argmax(1) == split.labels_of(order(320, 5).tolist())).numpy()
+    found = score(adapted, candidate, store, seed=5)
+    assert np.array_equal(found.correct, expected)
+    assert not np.array_equal(found.correct, whole.correct)
 
 
 def test_a_bad_candidate_is_given_up_early(adapted, candidate, store, whole):
     assert 0.3 < whole.accuracy < 0.7  # untrained: the rival is far ahead
     worse, better = right_but(200, store), right_but(0, store)
-    raced = score(adapted, candidate, store, seed=5, rivals=[worse, better])
+    raced = score(adapted, candidate, store, seed=5, horizontal_flip=False, rivals=[worse, better])
     assert not raced.is_complete
     assert raced.num_images == 64
     assert np.array_equal(raced.correct, whole.correct[:64])
@@ -86,7 +99,7 @@ def test_a_bad_candidate_is_given_up_early(adapted, candidate, store, whole):
 
 
 def test_one_as_good_as_its_rivals_sees_all_images(adapted, candidate, store, whole):
-    raced = score(adapted, candidate, store, seed=5, rivals=[whole.correct])
+    raced = score(adapted, candidate, store, seed=5, horizontal_flip=False, rivals=[whole.correct])
     assert raced.is_complete
     assert np.array_equal(raced.correct, whole.correct)
 

@@ -96,6 +96,7 @@ class ScoreTask:
 
     candidate: Candidate
     seed: int
+    horizontal_flip: bool
     rivals: tuple[Correct, ...]
 
     def run(self, shared: Shared, tell: Tell, should_stop: Callable[[], bool]) -> None:
@@ -105,6 +106,7 @@ class ScoreTask:
             self.candidate,
             shared.store,
             seed=self.seed,
+            horizontal_flip=self.horizontal_flip,
             rivals=self.rivals,
             should_stop=should_stop,
         )

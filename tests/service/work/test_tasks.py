@@ -73,7 +73,7 @@ WAYS = [Parcel.for_this_machine, Parcel.for_any_machine]
 def test_a_score_is_the_same_wherever_it_is_found(
     shared: Shared, candidate: Candidate, way: Any
 ) -> None:
-    task = ScoreTask(candidate=candidate, seed=5, rivals=())
+    task = ScoreTask(candidate=candidate, seed=5, horizontal_flip=True, rivals=())
     here, there = news_of(task, shared), news_of(task, sent(way(shared)))
     for told in (here, there):
         assert [type(news) for news in told] == [Done]
@@ -126,7 +126,9 @@ def test_both_run_on_the_device_of_what_they_share(
     monkeypatch.setattr(tasks, "train", lambda network, *_, **options: networks.append(network))
     with pretended_gpu():
         there = Parcel.for_this_machine(shared).open(GPU)
-        (done,) = news_of(ScoreTask(candidate=candidate, seed=5, rivals=()), there)
+        (done,) = news_of(
+            ScoreTask(candidate=candidate, seed=5, horizontal_flip=True, rivals=()), there
+        )
         news_of(training, there)
     assert [network.device for network in networks] == [GPU, GPU]
     assert isinstance(done, Done)
