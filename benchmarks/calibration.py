@@ -87,7 +87,7 @@ def rows_of(found: Sequence[Calibrated]) -> list[dict[str, Any]]:
             "num_images": each.num_images,
             "accuracy": mean(each.accuracies),
             "accuracies": each.accuracies,
-            "tau": asdict(agreement(each.accuracies, found[-1].accuracies)),
+            "tau": asdict(agreement((each.accuracies, found[-1].accuracies))),
             "seconds": each.seconds,
         }
         for each in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import numpy as np
 
@@ -32,12 +33,18 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
     return float((signs[0] * signs[1]).sum() / np.sqrt(untied[0] * untied[1]))
 
 
-def agreement(first: Sequence[float], second: Sequence[float]) -> Agreement:
-    """The percentile bootstrap with a fixed seed: equal input gives equal intervals."""
+def agreement(*pairs: tuple[Sequence[float], Sequence[float]]) -> Agreement:
+    """Of two rankings of the same things; of several such pairs, of different things each, the
+    mean of their taus. The percentile bootstrap, of each pair's things for themselves, has a fixed
+    seed: equal input gives equal intervals.
+    """
     rng = np.random.default_rng(0)
-    both = np.array([first, second], dtype=float)
-    resampled = [
-        kendall_tau(*both[:, rng.integers(len(first), size=len(first))]) for _ in range(_RESAMPLES)
-    ]
-    low, high = np.percentile(resampled, _INTERVAL_PERCENT)
-    return Agreement(tau=kendall_tau(first, second), low=float(low), high=float(high))
+    both = [np.array(pair, dtype=float) for pair in pairs]
+
+    def resampled() -> float:
+        drawn = [each[:, rng.integers(each.shape[1], size=each.shape[1])] for each in both]
+        return mean(kendall_tau(*each) for each in drawn)
+
+    low, high = np.percentile([resampled() for _ in range(_RESAMPLES)], _INTERVAL_PERCENT)
+    tau = mean(kendall_tau(*pair) for pair in pairs)
+    return Agreement(tau=tau, low=float(low), high=float(high))

@@ -2,23 +2,24 @@
 
     python -m benchmarks.ranking DATA.zip [DATA.zip ...] [--supernet ID] [--results FILE]
 
-As in a job, the supernet is adapted to each dataset, and random subnets of one resolution are
-scored on the validation images with its shared weights. Then each is trained alone from these
-weights, as a job trains the one it chose, with two seeds. Kendall's tau-b tells how far the order
-of the scores agrees with that of the accuracies after training. A single training can't be
-foretold better than by another training of the same subnet: tau between the two seeds is the
-ceiling. Their mean is the better judge, and tau of the score with it may lie above. What limits
-the score itself shows where the supernet is adapted again, with another seed, and the subnets are
-scored again.
+As in a job, the supernet is adapted to each dataset, and random subnets are scored on the
+validation images with its shared weights. Then each is trained alone from these weights, as a job
+trains the one it chose, with two seeds. Kendall's tau-b tells how far the order of the scores
+agrees with that of the accuracies after training. A single training can't be foretold better than
+by another training of the same subnet: tau between the two seeds is the ceiling. Their mean is the
+better judge, and tau of the score with it may lie above. What limits the score itself shows where
+the supernet is adapted again, with another seed, and the subnets are scored again.
 
 Accuracy after training is that on validation and test images together: training sees neither,
 and the subnets differ by so few points that every image counts. As the score has seen the
-validation images, its tau with the accuracy on test images alone is given as well. Beside the
-score, an accuracy, stands the mean probability that the same networks give the right classes of
-the same images: it hangs less on single images.
+validation images, its tau with the accuracy on test images alone is given as well. A score judges
+each image together with its mirror image. Beside it stand the accuracy on the images alone, the
+mean probability that the same networks give the right classes of these, and how many
+multiply-accumulates the subnets take.
 
-Intervals are of a bootstrap over subnets, at 95 %. Finished trainings are kept in --results and
-not repeated: delete the file after a change of the code.
+Intervals are of a bootstrap over subnets, at 95 %; with several datasets, the mean of their taus
+is given, too. Finished trainings are kept in --results and not repeated: delete the file after a
+change of the code.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ import torch
 
 from benchmarks.completion import ResultsFile
 from benchmarks.machine import describe_machine
-from benchmarks.rank_correlation import agreement
+from benchmarks.rank_correlation import Agreement, agreement
 from benchmarks.subnet_trainings import Trained, Training, side_by_side
 from benchmarks.subnets import Adapted, Setting, adapted_to, add_arguments, settings_of
+from search.bulk_pricing import BulkPricing
+from search.encoding import Encoding
 from search.score import score
 from search.space import Candidate
 from tinytl.network import build_network
@@ -53,16 +56,22 @@ from tinytl.train import TrainSettings
 _SEEDS = (0, 1)
 _EVALUATION_BATCH = 64
 
+Pair = tuple[Sequence[float], Sequence[float]]
+"""What two rankings have for the same subnets."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
     """A dataset's subnets scored with shared weights, and how many images judge them.
 
-    probabilities: mean over the validation images of what the right class is given. Seconds are
-    of the processor: of the adaptation, and of scoring one subnet.
+    plain: accuracies without mirror images. probabilities: mean over the validation images of what
+    the right class is given. Seconds are of the processor: of the adaptation, and of scoring one
+    subnet.
     """
 
     scores: list[float]
+    plain: list[float]
+    macs: list[int]
     probabilities: list[float]
     num_validation_images: int
     num_test_images: int
@@ -81,9 +90,11 @@ def main() -> None:
             setting, arguments.subnets, arguments.epochs, results, arguments.processes
         )
         rows.append({"dataset": setting.dataset.stem, **row_of(scored, again, trained)})
-    _print_table(rows)
+    taus = taus_of(rows)
+    _print_table(rows, taus)
     if arguments.json:
-        print(json.dumps({"machine": describe_machine(), "rows": rows}))
+        tau = {name: [asdict(each) for each in found] for name, found in taus.items()}
+        print(json.dumps({"machine": describe_machine(), "rows": rows, "tau": tau}))
 
 
 def score_all(setting: Setting, num_subnets: int, results: ResultsFile) -> Scored:
@@ -95,8 +106,16 @@ def score_all(setting: Setting, num_subnets: int, results: ResultsFile) -> Score
             started = time.process_time()
             scores = [score(adapted.supernet, each, adapted.store).accuracy for each in candidates]
             score_seconds = (time.process_time() - started) / num_subnets
+            pricing = BulkPricing(
+                setting.space, adapted.supernet.method, adapted.store.num_classes
+            )
             scored = Scored(
                 scores=scores,
+                plain=[
+                    score(adapted.supernet, each, adapted.store, horizontal_flip=False).accuracy
+                    for each in candidates
+                ],
+                macs=pricing.macs(Encoding(setting.space).rows(candidates)).tolist(),
                 probabilities=[_probability(adapted, each) for each in candidates],
                 num_validation_images=len(adapted.store.split("val")),
                 num_test_images=len(adapted.store.split("test")),
@@ -175,20 +194,20 @@ def row_of(scored: Scored, again: Scored, trained: Sequence[Sequence[Trained]]) 
         mean(each.test_accuracy for each in of_subnet) for of_subnet in zip(*trained, strict=True)
     ]
     chosen = max(range(len(accuracies)), key=scored.scores.__getitem__)
-    pairs = {
+    pairs: dict[str, Pair] = {
         "score, mean of seeds": (scored.scores, accuracies),
         **{f"score, seed {i}": (scored.scores, by_seed[i]) for i in _SEEDS},
         "score, mean of seeds on test images": (scored.scores, on_test),
-        "seed 0, seed 1: the ceiling": tuple(by_seed),
+        "seed 0, seed 1: the ceiling": (by_seed[0], by_seed[1]),
         "score, score after another adaptation": (scored.scores, again.scores),
+        "without mirror images, mean of seeds": (scored.plain, accuracies),
+        "without mirror images, mean of seeds on test images": (scored.plain, on_test),
+        "the same, the same after another adaptation": (scored.plain, again.plain),
         "probability, mean of seeds": (scored.probabilities, accuracies),
-        "probability, probability after another adaptation": (
-            scored.probabilities,
-            again.probabilities,
-        ),
+        "multiply-accumulates, mean of seeds": (scored.macs, accuracies),
     }
     return {
-        "tau": {name: asdict(agreement(*pair)) for name, pair in pairs.items()},
+        "pairs": pairs,
         "scores": scored.scores,
         "accuracies": by_seed,
         "deviation_accuracy": stdev(accuracies),
@@ -211,14 +230,27 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+def taus_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Agreement]]:
+    """For each pair of rankings tau on each dataset and, where there are several, their mean."""
+    taus = {}
+    for name in rows[0]["pairs"]:
+        pairs = [row["pairs"][name] for row in rows]
+        taus[name] = [agreement(pair) for pair in pairs]
+        if len(rows) > 1:
+            taus[name].append(agreement(*pairs))
+    return taus
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], taus: Mapping[str, list[Agreement]]) -> None:
     print("Kendall's tau-b with its 95 % interval; accuracy in percent after training.\n")
-    lines = {"": [row["dataset"] for row in rows], "---": ["---"] * len(rows)}
-    for pair in rows[0]["tau"]:
-        found = [row["tau"][pair] for row in rows]
-        lines[pair] = [f"{x['tau']:.2f} ({x['low']:.2f} to {x['high']:.2f})" for x in found]
+    names = [row["dataset"] for row in rows] + (["mean"] if len(rows) > 1 else [])
+    lines = {"": names, "---": ["---"] * len(names)}
+    for pair, found in taus.items():
+        lines[pair] = [f"{x.tau:.2f} ({x.low:.2f} to {x.high:.2f})" for x in found]
     for name in ("mean", "deviation", "chosen", "best"):
-        lines[f"accuracy, {name}"] = [f"{100 * row[f'{name}_accuracy']:.1f}" for row in rows]
+        values = [100 * row[f"{name}_accuracy"] for row in rows]
+        values += [mean(values)] if len(rows) > 1 else []
+        lines[f"accuracy, {name}"] = [f"{value:.1f}" for value in values]
     for name, cells in lines.items():
         print(f"| {name} | " + " | ".join(cells) + " |")
 

@@ -4,7 +4,8 @@
 
 The bundled supernet is adapted to the dataset, as a job adapts it, at all resolutions of the
 space; with lite residuals of one size, which all candidates have. Then every candidate is scored
-as a job scores it: on the validation images, with the shared weights as they would be delivered.
+as a job scores it where mirrored images show other classes: on the validation images as they are,
+with the shared weights as they would be delivered.
 The space is the depth of each stage, one kernel size and one expand ratio for all blocks, and the
 resolution: 4,374 candidates.
 
@@ -156,7 +157,7 @@ def _cache_dir() -> Path:
 
 
 def _count_correct(adapted: AdaptedSupernet, candidate: Candidate, store: ImageStore) -> int:
-    """As search.score does it."""
+    """As search.score does it without mirror images."""
     config, weights = adapted.subnet_weights(candidate, store)
     split = store.split("val")
     accuracy = evaluate(

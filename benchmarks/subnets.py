@@ -28,12 +28,12 @@ from tinytl.plan import Plan
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """A dataset (a zip, or a folder of class folders), a supernet and how it is adapted; what
-    resolution the subnets have, and the batch size that they are trained with.
+    resolutions the subnets may have, rising, and the batch size that they are trained with.
     """
 
     dataset: Path
     supernet: str = DEFAULT_SUPERNET
-    resolution: int = 48
+    resolutions: tuple[int, ...] = (48,)
     batch_size: int = 8
     adaptation: AdaptSettings = field(default_factory=AdaptSettings)
 
@@ -47,18 +47,22 @@ class Setting:
         decisive = {
             "dataset": content_digest(self.dataset),
             "supernet": content_digest(self.supernet_file.path),
-            "resolution": self.resolution,
+            "resolutions": self.resolutions,
             "batch_size": self.batch_size,
             "adaptation": asdict(self.adaptation),
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def space(self) -> SearchSpace:
+        return SearchSpace(supernet=self.supernet_file.spec, resolutions=self.resolutions)
+
     def candidate(self, number: int) -> Candidate:
-        """Random subnet number, the same in every setting of a supernet's architecture."""
-        spec = self.supernet_file.spec
-        space = SearchSpace(supernet=spec, resolutions=(self.resolution,))
-        subnet = sample_subnet(spec, random.Random(f"subnet {number}"))
-        candidate = space.candidate(subnet, self.resolution)
+        """Random subnet number, the same in every setting of a supernet's architecture, at one of
+        the resolutions."""
+        rng = random.Random(f"subnet {number}")
+        subnet = sample_subnet(self.supernet_file.spec, rng)
+        candidate = self.space.candidate(subnet, rng.choice(self.resolutions))
         return replace(candidate, plan=Plan.whole(self.batch_size))
 
 
@@ -79,11 +83,11 @@ class Adapted:
 def adapted_to(setting: Setting) -> Iterator[Adapted]:
     """The supernet adapted to the dataset; its images are gone afterwards."""
     with tempfile.TemporaryDirectory() as directory:
-        images = ingest_dataset(setting.dataset, setting.resolution, Path(directory))
+        images = ingest_dataset(setting.dataset, setting.resolutions[-1], Path(directory))
         store = ImageStore.open(images)
         supernet = load_supernet(setting.supernet, _cache_dir())
         started = time.process_time()
-        adapted = adapt(supernet, store, [setting.resolution], setting.adaptation)
+        adapted = adapt(supernet, store, setting.resolutions, setting.adaptation)
         seconds = time.process_time() - started
         yield Adapted(supernet=adapted, store=store, images=images, seconds=seconds)
 
@@ -93,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     adaptation = AdaptSettings()
     parser.add_argument("datasets", nargs="+", type=Path, help="zips or folders of class folders")
     parser.add_argument("--supernet", default=DEFAULT_SUPERNET, help="name or path")
-    parser.add_argument("--resolution", type=int, default=48)
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[48])
     parser.add_argument("--batch-size", type=int, default=8, help="of training")
     parser.add_argument("--subnets", type=int, default=20, help="how many")
     parser.add_argument("--adapt-steps", type=int, default=adaptation.steps)
@@ -107,7 +111,7 @@ def settings_of(arguments: argparse.Namespace) -> list[Setting]:
         Setting(
             dataset=path,
             supernet=arguments.supernet,
-            resolution=arguments.resolution,
+            resolutions=tuple(arguments.resolutions),
             batch_size=arguments.batch_size,
             adaptation=AdaptSettings(
                 steps=arguments.adapt_steps, learning_rate=arguments.adapt_learning_rate

@@ -30,7 +30,7 @@ def test_a_comparison(
         for number in range(8):
             pixels = rng.integers(0, brightest, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
-    command = f"elastic_sizes {tmp_path / 'photos'} --resolution 32 --adapt-steps 1 --subnets 1"
+    command = f"elastic_sizes {tmp_path / 'photos'} --resolutions 32 --adapt-steps 1 --subnets 1"
     monkeypatch.setattr(sys, "argv", f"{command} --seeds 1 --json".split())
     monkeypatch.setattr(elastic_sizes, "SIZES", SIZES[:2])
     elastic_sizes.main()

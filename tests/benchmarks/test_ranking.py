@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks import ranking
 from benchmarks.calibration import Calibrated, calibrate, rows_of
 from benchmarks.rank_correlation import agreement, kendall_tau
-from benchmarks.ranking import Scored, row_of
+from benchmarks.ranking import Scored, row_of, taus_of
 from benchmarks.subnet_trainings import Trained, Training
 from benchmarks.subnets import Setting, adapted_to
 from search.adapt import AdaptSettings
@@ -32,7 +32,7 @@ def test_the_interval_narrows_with_the_number_of_subnets():
 
     def interval(count: int) -> tuple[float, float]:
         truth = rng.normal(size=count)
-        found = agreement(truth.tolist(), (truth + rng.normal(size=count)).tolist())
+        found = agreement((truth.tolist(), (truth + rng.normal(size=count)).tolist()))
         assert found.low < found.tau < found.high
         return found.low, found.high
 
@@ -40,9 +40,23 @@ def test_the_interval_narrows_with_the_number_of_subnets():
     assert many[1] - many[0] < (few[1] - few[0]) / 2
 
 
+def test_the_mean_of_several_datasets_is_surer_than_each():
+    rng = np.random.default_rng(1)
+    pairs = []
+    for _ in range(6):
+        truth = rng.normal(size=12)
+        pairs.append((truth.tolist(), (truth + rng.normal(size=12)).tolist()))
+    alone = [agreement(pair) for pair in pairs]
+    together = agreement(*pairs)
+    assert together.tau == pytest.approx(np.mean([each.tau for each in alone]))
+    assert together.high - together.low < min(each.high - each.low for each in alone)
+
+
 def test_a_row_weighs_images_and_tells_what_choosing_by_score_gains():
     scored = Scored(
         scores=[0.5, 0.8, 0.6],
+        plain=[0.5, 0.6, 0.8],
+        macs=[30, 20, 10],
         probabilities=[0.1, 0.3, 0.2],
         num_validation_images=100,
         num_test_images=300,
@@ -57,12 +71,13 @@ def test_a_row_weighs_images_and_tells_what_choosing_by_score_gains():
     again = replace(scored, scores=[0.8, 0.5, 0.6], probabilities=[0.2, 0.3, 0.1])
     row = row_of(scored, again, trained)
     np.testing.assert_allclose(row["accuracies"], np.multiply(test_accuracies, 0.75))
-    tau = {pair: found["tau"] for pair, found in row["tau"].items()}
+    tau = {pair: found.tau for pair, (found,) in taus_of([row]).items()}
     assert tau["score, seed 0"] == 1
     assert tau["probability, mean of seeds"] == pytest.approx(2 / 6**0.5)
     assert tau["score, seed 1"] == tau["seed 0, seed 1: the ceiling"] == 0
     assert tau["score, score after another adaptation"] == -1
-    assert tau["probability, probability after another adaptation"] == pytest.approx(1 / 3)
+    assert tau["without mirror images, mean of seeds on test images"] == pytest.approx(2 / 6**0.5)
+    assert tau["multiply-accumulates, mean of seeds"] == pytest.approx(-2 / 6**0.5)
     assert (row["chosen_accuracy"], row["best_accuracy"]) == pytest.approx((0.525, 0.525))
     assert row["mean_accuracy"] == pytest.approx(0.475)
 
@@ -86,14 +101,14 @@ def setting(tmp_path: Path) -> Setting:
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
     return Setting(
         dataset=tmp_path / "photos",
-        resolution=32,
+        resolutions=(32,),
         adaptation=AdaptSettings(steps=2, batch_size=4),
     )
 
 
 def test_a_digest_tells_what_decides_the_outcome(setting: Setting):
     others = [
-        replace(setting, resolution=48),
+        replace(setting, resolutions=(32, 48)),
         replace(setting, batch_size=4),
         replace(setting, adaptation=AdaptSettings(steps=3, batch_size=4)),
     ]
@@ -106,7 +121,10 @@ def test_subnets_are_scored_and_calibrated_as_in_a_job(setting: Setting):
         candidates = [setting.candidate(number) for number in range(2)]
         assert candidates[0].subnet != candidates[1].subnet
         found = calibrate(setting, adapted, num_subnets=2, num_images=16)
-        scores = [score(adapted.supernet, each, adapted.store).accuracy for each in candidates]
+        scores = [
+            score(adapted.supernet, each, adapted.store, horizontal_flip=False).accuracy
+            for each in candidates
+        ]
     assert len(adapted.store.split("train")) == 16
     assert found.accuracies == scores
 
@@ -119,7 +137,7 @@ def test_a_ranking_goes_on_where_it_was(
     capsys: pytest.CaptureFixture[str],
 ):
     results = tmp_path / "results.json"
-    command = f"ranking {setting.dataset} --results {results} --resolution 32 --adapt-steps 2"
+    command = f"ranking {setting.dataset} --results {results} --resolutions 32 --adapt-steps 2"
     command += " --subnets 2 --epochs 1 --processes 1 --json"
     monkeypatch.setattr(sys, "argv", command.split())
     ranking.main()
@@ -139,5 +157,5 @@ def test_a_ranking_goes_on_where_it_was(
     ranking.main()
     again = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [training.settings.seed for training in repeated] == [1]
-    for name in ("scores", "accuracies", "tau"):
+    for name in ("scores", "accuracies", "pairs"):
         assert again[0][name] == first[0][name]

@@ -49,6 +49,7 @@ class Scoring:
     num_images: int = NUM_IMAGES
     scored: list[Candidate] = field(default_factory=list)
     rivals: list[Sequence[Correct]] = field(default_factory=list)
+    horizontal_flips: set[bool] = field(default_factory=set)
     share: Callable[[Candidate], float] = lambda candidate: 0.3 + 0.4 * _fraction(candidate)
 
     @property
@@ -63,6 +64,7 @@ class Scoring:
         store: object,
         *,
         seed: int,
+        horizontal_flip: bool,
         rivals: Sequence[Correct],
         should_stop: Callable[[], bool],
     ) -> Score:
@@ -70,6 +72,7 @@ class Scoring:
         should_stop()
         self.scored.append(candidate)
         self.rivals.append(rivals)
+        self.horizontal_flips.add(horizontal_flip)
         right = np.random.default_rng(round(1e9 * _fraction(candidate))).random(self.num_images)
         correct = right < self.share(candidate)
         seen = correct[racing.order(self.num_images, seed)]

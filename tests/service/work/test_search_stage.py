@@ -276,6 +276,14 @@ def test_candidates_race_those_of_earlier_batches_that_take_no_more(
         assert [packed(rival) for rival in rivals] == expected
 
 
+@pytest.mark.parametrize("horizontal_flip", [True, False])
+def test_mirror_images_count_where_they_show_the_same_class(
+    make_run: MakeRun, scoring: Scoring, horizontal_flip: bool
+) -> None:
+    search(make_run(LIMIT, trials=1, horizontal_flip=horizontal_flip), scoring.store, ADAPTED)
+    assert scoring.horizontal_flips == {horizontal_flip}
+
+
 def test_without_a_race_every_image_is_looked_at(make_run: MakeRun, scoring: Scoring) -> None:
     run = make_run(LIMIT, trials=8, race=False)
     search(run, scoring.store, ADAPTED)
