@@ -85,7 +85,8 @@ class JobSettings(Described):
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Share of each label that is spread over all classes."""
     horizontal_flip: bool = True
-    """Whether a mirrored image shows the same class; false for text and digits."""
+    """Whether a mirrored image shows the same class; false for text and digits. Training then
+    mirrors images at random, and scoring judges each together with its mirror image."""
     min_crop_scale: float = Field(default=0.5, gt=0, le=1)
     """Smallest part of an image's area that a random training crop shows."""
 
@@ -239,6 +240,8 @@ class TrialView(Described):
     macs: int | None
     """Multiply-accumulates of an image's forward pass; null for a job of an earlier version."""
     validation_accuracy: float
+    """With the weights that all candidates share; each image is judged together with its mirror
+    image where horizontal_flip is set."""
     standard_error: float | None
     """Of that accuracy; null for a job of an earlier version."""
     num_images: int | None
