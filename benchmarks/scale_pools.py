@@ -98,7 +98,7 @@ def measure(kind: str, workers: int) -> Row:
         shared, candidates = _workload(archive, folder / "images")
         pool = stack.enter_context(_pool(kind, workers, shared, environment))
         scorings: list[Task] = [
-            ScoreTask(candidate=candidate, seed=0, horizontal_flip=True, rivals=())
+            ScoreTask(candidate=candidate, seed=0, horizontal_flip=False, rivals=())
             for candidate in candidates
         ]
         while _seconds(pool, [Nap()] * (2 * workers)) > 3:  # some processes are not up yet
