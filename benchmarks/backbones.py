@@ -161,7 +161,7 @@ class Comparison:
         while study.num_finished < num_trials:
             for proposal in study.ask(num_trials - study.num_finished):
                 found = score(prepared.adapted, proposal.candidate, prepared.store, seed=self.seed)
-                study.tell(proposal.number, found.accuracy)
+                study.tell(proposal.number, found.accuracy, loss=found.loss)
         prepared.scored = study.finished
         return study.best(), time.process_time() - started
 

@@ -9,11 +9,11 @@ from scipy.special import ndtr
 Floats = NDArray[np.float64]
 
 
-def front_of(peak_bytes: ArrayLike, accuracies: ArrayLike) -> NDArray[np.intp]:
-    """Indices of the points that no other beats, by rising bytes: each is more accurate than all
-    that take less. Of equal ones the first.
+def front_of(peak_bytes: ArrayLike, merits: ArrayLike) -> NDArray[np.intp]:
+    """Indices of the points that no other beats, by rising bytes: each has more merit, such as
+    accuracy, than all that take less. Of equal ones the first.
     """
-    peaks, values = np.asarray(peak_bytes, dtype=float), np.asarray(accuracies, dtype=float)
+    peaks, values = np.asarray(peak_bytes, dtype=float), np.asarray(merits, dtype=float)
     order = np.lexsort((np.arange(len(peaks)), -values, peaks))
     best = np.maximum.accumulate(np.concatenate([[-np.inf], values[order][:-1]]))
     return order[values[order] > best]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -53,13 +54,14 @@ class Pricing(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """A trial that was told. accuracy: 0 to 1, on num_images of the validation images (None: on
-    all of them). is_complete: whether it was scored to the end; one given up before can't be
-    chosen.
+    all of them). loss: the cross-entropy on these; infinite where it isn't known. is_complete:
+    whether it was scored to the end; one given up before can't be chosen.
     """
 
     number: int
     candidate: Candidate
     accuracy: float
+    loss: float = math.inf
     num_images: int | None = None
     is_complete: bool = True
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from search import racing
 from search.adapted import AdaptedSupernet
@@ -25,12 +28,14 @@ _EVALUATION_BATCH = 64
 class Score:
     """What a trial found on the validation images that it looked at.
 
-    accuracy: top-1, 0 to 1, on these num_images. correct: which of them were right, in the order
-    of looking (search.racing.order). is_complete: all were looked at; else the candidate was
-    given up as hopeless.
+    accuracy: top-1, 0 to 1, on these num_images. loss: mean cross-entropy, in nats; infinite where
+    the network's outputs are no numbers. correct: which of the images were right, in the order of
+    looking (search.racing.order). is_complete: all were looked at; else the candidate was given up
+    as hopeless.
     """
 
     accuracy: float
+    loss: float
     num_images: int
     correct: Correct
     is_complete: bool
@@ -71,17 +76,21 @@ def score(
     chunk = racing.chunk_size(len(split))
     looks = -(-len(split) // chunk) - 1  # none after the last chunk
     correct = np.empty(0, dtype=np.bool_)
+    losses = np.empty(0)
     for start in range(0, len(split), chunk):
         indices = order[start : start + chunk].tolist()
-        found = _correct(
+        found = _log_probabilities(
             network, split, indices, candidate.resolution, horizontal_flip, should_stop
         )
-        correct = np.concatenate((correct, found))
+        labels = split.labels_of(indices)
+        correct = np.concatenate((correct, (found.argmax(1) == labels).numpy()))
+        losses = np.concatenate((losses, F.nll_loss(found, labels, reduction="none").numpy()))
         is_complete = len(correct) == len(split)
         if is_complete or (rival is not None and racing.is_hopeless(correct, rival, looks=looks)):
             break
     return Score(
         accuracy=float(correct.mean()),
+        loss=float(np.nan_to_num(losses.mean(), nan=np.inf)),
         num_images=len(correct),
         correct=correct,
         is_complete=is_complete,
@@ -89,22 +98,24 @@ def score(
 
 
 @torch.no_grad()
-def _correct(
+def _log_probabilities(
     network: Network,
     split: ImageSplit,
     indices: Sequence[int],
     resolution: int,
     horizontal_flip: bool,
     should_stop: Callable[[], bool],
-) -> Correct:
+) -> Tensor:
+    """Of each class for each image (images, classes), on the CPU."""
     found = []
     for start in range(0, len(indices), _EVALUATION_BATCH):
         if should_stop():
             raise CancelledError("evaluation was cancelled")
         part = indices[start : start + _EVALUATION_BATCH]
         images = evaluation_batch(split, part, resolution).to(network.device)
-        probabilities = network(images).softmax(1)
+        of_part = network(images).log_softmax(1)
         if horizontal_flip:
-            probabilities += network(images.flip(3)).softmax(1)
-        found.append((probabilities.argmax(1).cpu() == split.labels_of(part)).numpy())
-    return np.concatenate(found)
+            mirrored = network(images.flip(3)).log_softmax(1)
+            of_part = torch.logaddexp(of_part, mirrored) - math.log(2)
+        found.append(of_part.cpu())
+    return torch.cat(found)

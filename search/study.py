@@ -6,6 +6,7 @@ have finished proposes what the undisturbed one would have.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -129,6 +130,7 @@ class Study:
         number: int,
         accuracy: float,
         *,
+        loss: float = math.inf,
         num_images: int | None = None,
         is_complete: bool = True,
     ) -> None:
@@ -142,18 +144,20 @@ class Study:
             number=number,
             candidate=self._proposed[number].candidate,
             accuracy=accuracy,
+            loss=loss,
             num_images=num_images,
             is_complete=is_complete,
         )
 
     def front(self) -> list[Finished]:
-        """Trials within the limits and scored to the end, by rising lean peak bytes: each is more
-        accurate than all that take less.
+        """Trials within the limits and scored to the end, by rising lean peak bytes: each is
+        better than all that take less, which is more accurate, or as accurate at a lower loss.
         """
         return self._front_of(self._finished.values())
 
     def best(self) -> Finished:
-        """The most accurate of the front; of equally accurate candidates the leanest."""
+        """The most accurate; of equally accurate ones the one of lowest loss, and then the
+        leanest."""
         front = self.front()
         if not front:
             raise SearchError("no trial within the limits has an accuracy yet")
@@ -169,9 +173,10 @@ class Study:
 
     def _front_of(self, trials: Iterable[Finished]) -> list[Finished]:
         within = self._within(trials)
-        peak_bytes = self._lean_peak_bytes(within)
-        accuracies = np.array([trial.accuracy for trial in within], dtype=float)
-        return [within[index] for index in front_of(peak_bytes, accuracies)]
+        merits = [(trial.accuracy, -trial.loss) for trial in within]
+        ranks = {merit: rank for rank, merit in enumerate(sorted(set(merits)))}
+        on_front = front_of(self._lean_peak_bytes(within), [ranks[merit] for merit in merits])
+        return [within[index] for index in on_front]
 
     def _within(self, trials: Iterable[Finished]) -> list[Finished]:
         """Those scored to the end and within the limits, by number."""

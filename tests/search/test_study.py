@@ -293,6 +293,16 @@ def test_front():
         )
 
 
+def test_of_equally_accurate_ones_the_one_of_lowest_loss_is_best():
+    study = make_study(10**9)
+    asked = sorted(study.ask(4), key=lambda trial: trial.lean_peak_bytes)
+    assert len({trial.lean_peak_bytes for trial in asked}) == 4
+    for trial, loss in zip(asked, (0.5, 0.7, 0.3, 0.3), strict=True):
+        study.tell(trial.number, 0.9, loss=loss)
+    assert [point.number for point in study.front()] == [asked[0].number, asked[2].number]
+    assert study.best().candidate == asked[2].candidate
+
+
 def test_trials_of_a_larger_limit_are_learnt_from_and_not_chosen():
     whole = run(make_study(10**9), 24)
     study = make_study(1_450_000, finished=as_finished(whole))
