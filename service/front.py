@@ -54,7 +54,7 @@ def _point(trial: Trial, *, is_chosen: bool) -> FrontPoint:
 
 
 def _is_chosen(trial: Trial, front: Sequence[Trial], job: Job) -> bool:
-    """The most accurate one is; an earlier version may have chosen another of its accuracy."""
+    """The last one is; an earlier version may have chosen another of its accuracy."""
     if trial is not front[-1]:
         return False
     return job.result is None or all(

@@ -244,6 +244,9 @@ class TrialView(Described):
     image where horizontal_flip is set."""
     standard_error: float | None
     """Of that accuracy; null for a job of an earlier version."""
+    validation_loss: float | None
+    """Cross-entropy, in nats: of equally accurate candidates that of the lowest is chosen; null
+    for a job of an earlier version."""
     num_images: int | None
     """Validation images looked at; null for a job of an earlier version."""
     is_complete: bool
@@ -267,6 +270,7 @@ class TrialView(Described):
             macs=trial.macs,
             validation_accuracy=trial.accuracy,
             standard_error=trial.standard_error,
+            validation_loss=trial.loss,
             num_images=trial.num_images,
             is_complete=trial.is_complete,
             reused=trial.reused,

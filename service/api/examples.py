@@ -97,6 +97,7 @@ TRIAL = _plain(
         macs=9_000_000,
         validation_accuracy=0.5,
         standard_error=0.05,
+        validation_loss=1.4,
         num_images=100,
         is_complete=True,
         reused=False,

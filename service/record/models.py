@@ -266,6 +266,8 @@ class Trial(Base):
     """Multiply-accumulates of an image's forward pass."""
     accuracy: Mapped[float]
     """On the validation images looked at, 0 to 1."""
+    loss: Mapped[float | None]
+    """Cross-entropy on these, in nats; None before revision 0006, and where it is no number."""
     num_images: Mapped[int | None]
     """Validation images looked at."""
     correct: Mapped[bytes | None] = mapped_column(deferred=True)

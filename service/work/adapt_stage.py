@@ -123,6 +123,7 @@ def _as_own(run: JobRun, scores: Sequence[Trial]) -> list[Trial]:
                 lean_plan=described["plan"],
                 macs=score.macs,
                 accuracy=score.accuracy,
+                loss=score.loss,
                 num_images=score.num_images,
                 correct=score.correct,
                 reused=True,

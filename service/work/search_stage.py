@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,7 +31,7 @@ from tinytl.data import ImageStore
 
 def search(run: JobRun, store: ImageStore, adapted: AdaptedSupernet) -> Candidate:
     """Score candidates within the limits until there are enough, or time or patience is over; the
-    most accurate on validation wins, and of equal ones that of the least memory.
+    most accurate on validation wins, of equal ones that of the lowest loss, then of least memory.
 
     The trials table is the truth: the study is rebuilt from it. The candidate has the fastest
     plan that fits.
@@ -168,6 +169,7 @@ class _Search:
             lean_plan=replace(candidate, plan=proposal.lean_plan).to_dict()["plan"],
             macs=proposal.macs,
             accuracy=found.accuracy,
+            loss=found.loss if math.isfinite(found.loss) else None,
             num_images=found.num_images,
             correct=packed(found.correct),
             is_complete=found.is_complete,
@@ -180,6 +182,7 @@ class _Search:
         self._study.tell(
             proposal.number,
             found.accuracy,
+            loss=found.loss,
             num_images=found.num_images,
             is_complete=found.is_complete,
         )
@@ -216,6 +219,7 @@ def _finished(trial: Trial) -> Finished:
         number=trial.number,
         candidate=Candidate.from_dict(trial.candidate),
         accuracy=trial.accuracy,
+        loss=math.inf if trial.loss is None else trial.loss,
         num_images=trial.num_images,
         is_complete=trial.is_complete,
     )

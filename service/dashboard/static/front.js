@@ -1,5 +1,5 @@
 /** The memory-accuracy front, as GET /jobs/{id}/front has it: what accuracy can be had from how
-    much training memory on. Its points rise in both. */
+    much training memory on. Its points rise in memory and never fall in accuracy. */
 
 /** Shares of the limit of which people want to know what they would give. */
 const SHARES = [0.75, 0.5, 0.25];
@@ -17,7 +17,7 @@ export function staircase({ points }, endBytes) {
   return corners;
 }
 
-/** The most accurate point, the best within each share of the limit, and the leanest, each once:
+/** The best point, the best within each share of the limit, and the leanest, each once:
     { point, share }. share: null of the first and of the leanest. */
 export function cheaper({ points, limit_bytes: limit }) {
   const rows = points.slice(-1).map((point) => ({ point, share: null }));

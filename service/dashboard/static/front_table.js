@@ -71,5 +71,8 @@ function nameOf(point, share, best, job) {
   return point.is_chosen ? "chosen" : "best";
 }
 
-const lost = (point, best) =>
-  point === best ? "" : formatPoints(point.validation_accuracy - best.validation_accuracy);
+function lost(point, best) {
+  if (point === best) return "";
+  const points = point.validation_accuracy - best.validation_accuracy;
+  return points === 0 ? "as accurate" : formatPoints(points);
+}

@@ -64,6 +64,15 @@ def test_of_equal_ones_that_of_less_memory_then_the_earlier(
     assert front((3, 0.4), (3, 0.5), (3, 0.6)) == [2]
 
 
+def test_of_equally_accurate_ones_a_lower_loss_is_worth_memory(
+    front: Callable[..., list[int]],
+) -> None:
+    trials = ((3, 0.5), (5, 0.5), (7, 0.5), (9, 0.5), (11, 0.4))
+    assert front(*trials, loss=(1.2, 1.3, 1.1, 1.1, 0.1)) == [0, 2]
+    assert front(*trials, loss=(None, None, 1.1, None, 0.1)) == [0, 2]
+    assert front((3, 0.5), (3, 0.5), (3, 0.5), loss=(None, 1.2, 1.1)) == [2]
+
+
 def test_only_complete_ones_within_the_limits(front: Callable[..., list[int]]) -> None:
     trials = ((3, 0.2), (5, 0.6), (9, 0.8), (24, 0.9), (25, 1.0))
     assert front(*trials) == [0, 1, 2, 3]

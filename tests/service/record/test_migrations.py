@@ -125,6 +125,7 @@ def test_what_older_trials_are_taken_to_be(empty_url: str, revision: str) -> Non
         assert trial.lean_peak_bytes == trial.predicted_peak_bytes > 2**31
         assert (trial.is_complete, trial.reused) == (True, False)
         assert (trial.lean_plan, trial.macs, trial.num_images) == (None, None, None)
+        assert trial.loss is None
     adapted = get_artifact(database, "failed", "adapted")
     assert adapted is not None
     assert adapted.key is None

@@ -51,6 +51,7 @@ class Scoring:
     rivals: list[Sequence[Correct]] = field(default_factory=list)
     horizontal_flips: set[bool] = field(default_factory=set)
     share: Callable[[Candidate], float] = lambda candidate: 0.3 + 0.4 * _fraction(candidate)
+    loss: Callable[[Candidate], float] = lambda candidate: 2 - _fraction(candidate)
 
     @property
     def store(self) -> Any:
@@ -82,6 +83,7 @@ class Scoring:
             seen = seen[: self.num_images // 2]
         return Score(
             accuracy=float(seen.mean()),
+            loss=self.loss(candidate),
             num_images=len(seen),
             correct=seen,
             is_complete=is_complete,

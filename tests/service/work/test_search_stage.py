@@ -1,5 +1,6 @@
 """The search stage, with scores that are drawn."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -41,7 +42,8 @@ def rows(run: JobRun) -> list[tuple[object, ...]]:
     """All of the trials but when and by whom they were scored."""
     return [
         (
-            *(trial.number, trial.candidate, trial.accuracy, trial.num_images, trial.correct),
+            *(trial.number, trial.candidate, trial.accuracy, trial.loss),
+            *(trial.num_images, trial.correct),
             *(trial.predicted_peak_bytes, trial.lean_peak_bytes, trial.lean_plan, trial.macs),
             *(trial.is_complete, trial.reused),
         )
@@ -109,7 +111,8 @@ def test_the_most_accurate_wins_with_the_fastest_plan(make_run: MakeRun, scoring
     run = make_run(LIMIT, trials=12)
     chosen = search(run, scoring.store, ADAPTED)
     complete = [trial for trial in trials_of(run) if trial.is_complete]
-    best = max(complete, key=lambda trial: (trial.accuracy, -trial.lean_peak_bytes))
+    losses = {trial.number: trial.loss for trial in complete if trial.loss is not None}
+    best = max(complete, key=lambda trial: (trial.accuracy, -losses[trial.number]))
     candidate = Candidate.from_dict(best.candidate)
     assert replace(chosen, plan=candidate.plan) == candidate
     fit = fastest_fit(
@@ -234,7 +237,7 @@ def test_time_goes_on_where_it_was_after_an_interruption(
 
 
 def test_patience_ends_it(make_run: MakeRun, scoring: Scoring) -> None:
-    scoring.share = lambda candidate: 1.0
+    scoring.share = scoring.loss = lambda candidate: 1.0
     run = make_run(LIMIT, trials=200, patience=6)
     search(run, scoring.store, ADAPTED)
     trials = trials_of(run)
@@ -245,6 +248,22 @@ def test_patience_ends_it(make_run: MakeRun, scoring: Scoring) -> None:
     assert [trial.number for trial in list_front(run.database, run.job)] == [least.number]
     (message,) = logs(run)
     assert f"ends after {len(trials)} trials: none of the last 6 was better" in message
+
+
+def test_of_equally_accurate_ones_that_of_the_lowest_loss_wins(
+    make_run: MakeRun, scoring: Scoring
+) -> None:
+    scoring.share = lambda candidate: 1.0
+    run = make_run(LIMIT, trials=8)
+    chosen = search(run, scoring.store, ADAPTED)
+    assert scoring.loss(chosen) == min(map(scoring.loss, scoring.scored))
+
+
+def test_an_output_that_is_no_number_is_no_loss(make_run: MakeRun, scoring: Scoring) -> None:
+    scoring.loss = lambda candidate: math.inf
+    run = make_run(LIMIT, trials=4)
+    search(run, scoring.store, ADAPTED)
+    assert {trial.loss for trial in trials_of(run)} == {None}
 
 
 def test_candidates_that_run_out_end_it(make_run: MakeRun, scoring: Scoring) -> None:
