@@ -13,9 +13,9 @@ the supernet is adapted again, with another seed, and the subnets are scored aga
 Accuracy after training is that on validation and test images together: training sees neither,
 and the subnets differ by so few points that every image counts. As the score has seen the
 validation images, its tau with the accuracy on test images alone is given as well. A score judges
-each image together with its mirror image. Beside it stand the accuracy on the images alone, the
-mean probability that the same networks give the right classes of these, and how many
-multiply-accumulates the subnets take.
+each image together with its mirror image, and of equally accurate subnets that of the lowest loss
+is the better. Beside it stand accuracy and loss for themselves, the accuracy on the images without
+their mirror images, and how many multiply-accumulates the subnets take.
 
 Intervals are of a bootstrap over subnets, at 95 %; with several datasets, the mean of their taus
 is given, too. Finished trainings are kept in --results and not repeated: delete the file after a
@@ -39,22 +39,18 @@ from tinytl.threads import torch_environment
 
 os.environ.update(torch_environment())  # read when torch is first imported
 
-import torch
 
 from benchmarks.completion import ResultsFile
 from benchmarks.machine import describe_machine
 from benchmarks.rank_correlation import Agreement, agreement
 from benchmarks.subnet_trainings import Trained, Training, side_by_side
-from benchmarks.subnets import Adapted, Setting, adapted_to, add_arguments, settings_of
+from benchmarks.subnets import Setting, adapted_to, add_arguments, settings_of
 from search.bulk_pricing import BulkPricing
 from search.encoding import Encoding
 from search.score import score
-from search.space import Candidate
-from tinytl.network import build_network
 from tinytl.train import TrainSettings
 
 _SEEDS = (0, 1)
-_EVALUATION_BATCH = 64
 
 Pair = tuple[Sequence[float], Sequence[float]]
 """What two rankings have for the same subnets."""
@@ -64,19 +60,24 @@ Pair = tuple[Sequence[float], Sequence[float]]
 class Scored:
     """A dataset's subnets scored with shared weights, and how many images judge them.
 
-    plain: accuracies without mirror images. probabilities: mean over the validation images of what
-    the right class is given. Seconds are of the processor: of the adaptation, and of scoring one
-    subnet.
+    plain: accuracies without mirror images. Seconds are of the processor: of the adaptation, and
+    of scoring one subnet.
     """
 
-    scores: list[float]
+    accuracies: list[float]
+    losses: list[float]
     plain: list[float]
     macs: list[int]
-    probabilities: list[float]
     num_validation_images: int
     num_test_images: int
     adapt_seconds: float
     score_seconds: float
+
+    @property
+    def ranks(self) -> list[int]:
+        """As a job ranks them, from 0 for the worst."""
+        merits = [(a, -loss) for a, loss in zip(self.accuracies, self.losses, strict=True)]
+        return [sorted(set(merits)).index(merit) for merit in merits]
 
 
 def main() -> None:
@@ -104,19 +105,19 @@ def score_all(setting: Setting, num_subnets: int, results: ResultsFile) -> Score
         with adapted_to(setting) as adapted:
             candidates = [setting.candidate(number) for number in range(num_subnets)]
             started = time.process_time()
-            scores = [score(adapted.supernet, each, adapted.store).accuracy for each in candidates]
+            scores = [score(adapted.supernet, each, adapted.store) for each in candidates]
             score_seconds = (time.process_time() - started) / num_subnets
             pricing = BulkPricing(
                 setting.space, adapted.supernet.method, adapted.store.num_classes
             )
             scored = Scored(
-                scores=scores,
+                accuracies=[each.accuracy for each in scores],
+                losses=[each.loss for each in scores],
                 plain=[
                     score(adapted.supernet, each, adapted.store, horizontal_flip=False).accuracy
                     for each in candidates
                 ],
                 macs=pricing.macs(Encoding(setting.space).rows(candidates)).tolist(),
-                probabilities=[_probability(adapted, each) for each in candidates],
                 num_validation_images=len(adapted.store.split("val")),
                 num_test_images=len(adapted.store.split("test")),
                 adapt_seconds=adapted.seconds,
@@ -124,19 +125,6 @@ def score_all(setting: Setting, num_subnets: int, results: ResultsFile) -> Score
             )
         results.put(key, asdict(scored))
     return Scored(**results[key])
-
-
-@torch.no_grad()
-def _probability(adapted: Adapted, candidate: Candidate) -> float:
-    config, weights = adapted.supernet.subnet_weights(candidate, adapted.store)
-    network = build_network(config, adapted.supernet.method, weights)
-    split = adapted.store.split("val")
-    total = 0.0
-    for start in range(0, len(split), _EVALUATION_BATCH):
-        indices = range(start, min(start + _EVALUATION_BATCH, len(split)))
-        probabilities = network(split.batch(indices, candidate.resolution)).softmax(1)
-        total += float(probabilities.gather(1, split.labels_of(indices)[:, None]).sum())
-    return total / len(split)
 
 
 def train_all(
@@ -193,22 +181,24 @@ def row_of(scored: Scored, again: Scored, trained: Sequence[Sequence[Trained]]) 
     on_test = [
         mean(each.test_accuracy for each in of_subnet) for of_subnet in zip(*trained, strict=True)
     ]
-    chosen = max(range(len(accuracies)), key=scored.scores.__getitem__)
+    ranks, losses = scored.ranks, [-loss for loss in scored.losses]
+    chosen = max(range(len(ranks)), key=ranks.__getitem__)
     pairs: dict[str, Pair] = {
-        "score, mean of seeds": (scored.scores, accuracies),
-        **{f"score, seed {i}": (scored.scores, by_seed[i]) for i in _SEEDS},
-        "score, mean of seeds on test images": (scored.scores, on_test),
+        "score, mean of seeds": (ranks, accuracies),
+        **{f"score, seed {i}": (ranks, by_seed[i]) for i in _SEEDS},
+        "score, mean of seeds on test images": (ranks, on_test),
         "seed 0, seed 1: the ceiling": (by_seed[0], by_seed[1]),
-        "score, score after another adaptation": (scored.scores, again.scores),
+        "score, score after another adaptation": (ranks, again.ranks),
+        "accuracy alone, mean of seeds": (scored.accuracies, accuracies),
+        "loss alone, mean of seeds": (losses, accuracies),
         "without mirror images, mean of seeds": (scored.plain, accuracies),
         "without mirror images, mean of seeds on test images": (scored.plain, on_test),
-        "the same, the same after another adaptation": (scored.plain, again.plain),
-        "probability, mean of seeds": (scored.probabilities, accuracies),
+        "without mirror images, after another adaptation": (scored.plain, again.plain),
         "multiply-accumulates, mean of seeds": (scored.macs, accuracies),
     }
     return {
         "pairs": pairs,
-        "scores": scored.scores,
+        "ranks": ranks,
         "accuracies": by_seed,
         "deviation_accuracy": stdev(accuracies),
         "chosen_accuracy": accuracies[chosen],

@@ -54,10 +54,10 @@ def test_the_mean_of_several_datasets_is_surer_than_each():
 
 def test_a_row_weighs_images_and_tells_what_choosing_by_score_gains():
     scored = Scored(
-        scores=[0.5, 0.8, 0.6],
+        accuracies=[0.5, 0.6, 0.6],
+        losses=[0.1, 0.2, 0.3],
         plain=[0.5, 0.6, 0.8],
         macs=[30, 20, 10],
-        probabilities=[0.1, 0.3, 0.2],
         num_validation_images=100,
         num_test_images=300,
         adapt_seconds=1,
@@ -68,12 +68,14 @@ def test_a_row_weighs_images_and_tells_what_choosing_by_score_gains():
         [Trained(validation_accuracy=0, test_accuracy=each, seconds=1) for each in of_seed]
         for of_seed in test_accuracies
     ]
-    again = replace(scored, scores=[0.8, 0.5, 0.6], probabilities=[0.2, 0.3, 0.1])
+    assert scored.ranks == [0, 2, 1]
+    again = replace(scored, accuracies=[0.8, 0.5, 0.6])
     row = row_of(scored, again, trained)
     np.testing.assert_allclose(row["accuracies"], np.multiply(test_accuracies, 0.75))
     tau = {pair: found.tau for pair, (found,) in taus_of([row]).items()}
     assert tau["score, seed 0"] == 1
-    assert tau["probability, mean of seeds"] == pytest.approx(2 / 6**0.5)
+    assert tau["accuracy alone, mean of seeds"] == 1
+    assert tau["loss alone, mean of seeds"] == pytest.approx(-2 / 6**0.5)
     assert tau["score, seed 1"] == tau["seed 0, seed 1: the ceiling"] == 0
     assert tau["score, score after another adaptation"] == -1
     assert tau["without mirror images, mean of seeds on test images"] == pytest.approx(2 / 6**0.5)
@@ -157,5 +159,5 @@ def test_a_ranking_goes_on_where_it_was(
     ranking.main()
     again = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [training.settings.seed for training in repeated] == [1]
-    for name in ("scores", "accuracies", "pairs"):
+    for name in ("ranks", "accuracies", "pairs"):
         assert again[0][name] == first[0][name]

@@ -101,7 +101,8 @@ def test_scores_are_the_first_trials_of_a_later_job(
     for trial, source in zip(taken, complete, strict=True):
         assert trial.reused
         assert trial.is_complete
-        assert (trial.accuracy, trial.correct) == (source.accuracy, source.correct)
+        assert (trial.accuracy, trial.loss) == (source.accuracy, source.loss)
+        assert trial.correct == source.correct
         assert (trial.macs, trial.num_images) == (source.macs, source.num_images)
         assert trial.candidate["subnet"] == source.candidate["subnet"]
         candidate = Candidate.from_dict(trial.candidate)
