@@ -56,8 +56,8 @@ def score(
     device. Raises CancelledError.
 
     horizontal_flip: whether a mirrored image shows the same class. Each image is then judged
-    together with its mirror image, by the mean of the probabilities: that tells better than the
-    image alone what training will make of the candidate (benchmarks.ranking).
+    together with its mirror image, by the mean of the probabilities: that changes less than the
+    image alone from one adaptation of the supernet to the next (benchmarks.ranking).
     rivals: what candidates that take no more memory have right of all images, in the order of
     the same seed. The candidate is given up where it is hopeless against the best of them.
     """
