@@ -39,7 +39,6 @@ from tinytl.threads import torch_environment
 
 os.environ.update(torch_environment())  # read when torch is first imported
 
-
 from benchmarks.completion import ResultsFile
 from benchmarks.machine import describe_machine
 from benchmarks.rank_correlation import Agreement, agreement

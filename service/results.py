@@ -56,8 +56,8 @@ class EndView(Described):
 
 
 class FrontPoint(Described):
-    """A candidate that is more accurate than all others of no more memory, or as accurate as the
-    best of them with more confidence: at a lower loss."""
+    """A candidate that is better than all others of no more memory: more accurate, or as accurate
+    at a lower loss."""
 
     trial: int
     peak_bytes: int
