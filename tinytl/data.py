@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -222,6 +223,13 @@ class ImageSplit:
     def labels_of(self, indices: Sequence[int]) -> Tensor:
         """Labels, int64 (N,), of the images of these indices."""
         return torch.from_numpy(self.labels[list(indices)].astype(np.int64))
+
+    def sha256(self) -> str:
+        """Names its images and labels, all of which are read."""
+        digest = hashlib.sha256(self.labels.tobytes())
+        for image in self._images:
+            digest.update(image.tobytes())
+        return digest.hexdigest()
 
     def all_images(self) -> Tensor:
         """uint8 (N, 3, side, side), still memory-mapped; to be read only."""

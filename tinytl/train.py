@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,7 @@ class _Run:
     ) -> None:
         _check_store(store, network)
         self.network = network
+        self.store = store
         self.split = store.split("train")
         self.resolution = resolution
         self.plan = plan
@@ -193,15 +195,21 @@ class _Run:
         rate = settings.learning_rate or DEFAULT_LEARNING_RATES[network.method]
         self.learning_rate = rate * math.sqrt(plan.batch_size / 8)
         self.optimizer = Adam(self.parameters, state_bits=plan.optimizer_bits, seed=settings.seed)
-        self.identity = {
-            "resolution": resolution,
-            "plan": asdict(plan),
-            "settings": asdict(settings),
-            "network": to_ofa(network.config),
-            "method": network.method.value,
-            "frozen_values": _digest(network),
-            "classes": list(store.classes),
-            "images": [store.image_size, *(len(store.split(name)) for name in ("train", "val"))],
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with this run, which may go on from it."""
+        splits = [self.store.split("train"), self.store.split("val")]
+        return {
+            "resolution": self.resolution,
+            "plan": asdict(self.plan),
+            "settings": asdict(self.settings),
+            "network": to_ofa(self.network.config),
+            "method": self.network.method.value,
+            "frozen_values": _digest(self.network),
+            "classes": list(self.store.classes),
+            "images": [self.store.image_size, *map(len, splits)],
+            "image_values": [split.sha256() for split in splits],
         }
 
     def train_epoch(
@@ -267,11 +275,13 @@ class _Run:
 
     def resume(self, checkpoint: Checkpoint) -> list[EpochReport]:
         with checkpoint.open() as (tensors, header):
-            for key, expected in self.identity.items():
-                if header.get(key) != _as_json(expected):
+            for key, value in self.identity.items():
+                expected = _as_json(value)
+                found = header.get(key, expected)  # earlier versions noted less
+                if found != expected:
                     raise BundleError(
                         f"checkpoint {checkpoint.name} belongs to another run: its {key} is "
-                        f"{header.get(key)!r}, not {expected!r}; delete it or name another file"
+                        f"{found!r}, not {expected!r}; delete it or name another file"
                     )
             self._restore(tensors, checkpoint.name)
             try:

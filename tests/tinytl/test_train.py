@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import tinytl.train
-from tinytl.checkpoint import MemoryCheckpoint
-from tinytl.data import Augmentation, ImageStore, Sample, ingest
+from tinytl.checkpoint import MemoryCheckpoint, read_tensors, write_tensors
+from tinytl.data import SPLITS, Augmentation, ImageSplit, ImageStore, Sample, ingest
 from tinytl.errors import (
     BundleError,
     CancelledError,
@@ -320,6 +320,38 @@ def test_a_store_that_is_none_for_the_network_is_refused(make_network, tmp_path)
         _train(make_network(), three, epochs=1)
     with pytest.raises(DataError, match="the val split, but the store has none"):
         _train(make_network(), _store(tmp_path / "train", {"train": 6}), epochs=1)
+
+
+def _with_another(value, store, split):
+    """The store with another last image, or its label."""
+    images = store.split(split).all_images().numpy().copy()
+    labels = store.split(split).labels.copy()
+    if value == "image":
+        images[-1, 0, 0, 0] ^= 1
+    else:
+        labels[-1] = 1 - labels[-1]
+    splits = {name: store.split(name) for name in SPLITS} | {split: ImageSplit(images, labels)}
+    return ImageStore(splits, store.classes, store.image_size)
+
+
+@pytest.mark.parametrize("value", ["image", "label"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_checkpoint_of_other_images_is_refused(value, split, make_network, store, tmp_path):
+    checkpoint = tmp_path / "training.safetensors"
+    history = _train(make_network(), store, checkpoint=checkpoint, epochs=1)
+    other = _with_another(value, store, split)
+    with pytest.raises(BundleError, match="belongs to another run: its image_values"):
+        _train(make_network(), other, checkpoint=checkpoint, epochs=1)
+    assert _train(make_network(), store, checkpoint=checkpoint, epochs=1) == history
+
+
+def test_a_checkpoint_of_a_version_that_noted_less_goes_on(make_network, store, tmp_path):
+    checkpoint = tmp_path / "training.safetensors"
+    history = _train(make_network(), store, checkpoint=checkpoint, epochs=1)
+    tensors, header = read_tensors(checkpoint)
+    del header["image_values"]
+    write_tensors(checkpoint, tensors, header)
+    assert _train(make_network(), store, checkpoint=checkpoint, epochs=1) == history
 
 
 def test_another_runs_checkpoint_is_refused(make_network, store, tmp_path):
