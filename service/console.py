@@ -105,7 +105,7 @@ def _words_of(event: EventView) -> str:
             images = "the" if is_complete else f"{detail['num_images']}"
             given_up = "" if is_complete else ", given up"
             return (
-                f"trial {detail['number']}: {detail['resolution']} px, "
+                f"trial {detail['number'] + 1}: {detail['resolution']} px, "
                 f"{detail['validation_accuracy']:.1%} of {images} validation images right, "
                 f"peak {format_bytes(detail['predicted_peak_bytes'])}{given_up}"
             )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 
 from tinytl.errors import TinyTLError
 
@@ -60,7 +61,7 @@ def _parse(text: str | int, factors: Mapping[str, int]) -> int | None:
     factor = factors.get(match[2].lower()) if match else None
     if match is None or factor is None:
         return None
-    return int(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor
+    return int(Fraction(match[1]) * factor)
 
 
 def format_bytes(num_bytes: float) -> str:

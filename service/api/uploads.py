@@ -54,9 +54,9 @@ async def receive_file(request: Request, target: Path, *, max_bytes: int) -> str
         raise _too_large(max_bytes)
     with target.open("wb") as file:
         form = _Form(file)
-        parser = MultipartParser(boundary, form.callbacks())
         num_bytes = 0
         try:
+            parser = MultipartParser(boundary, form.callbacks())
             async for chunk in request.stream():
                 num_bytes += len(chunk)
                 if num_bytes > max_bytes + _FORM_OVERHEAD_BYTES:

@@ -42,11 +42,13 @@ def open_engine(url: str, *, patience_seconds: float) -> Engine:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
+        if "@" in (parsed.host or ""):
+            raise ValueError("a password ends at its first @")
     except (ArgumentError, ValueError) as error:
         shown = re.sub(r"(?<=password=)[^&]*", "***", re.sub(r":.*@", ":***@", url))
         raise InputError(
             f"database_url {shown!r} is not a database URL; use for example sqlite:///tinyfit.db "
-            f"or postgresql://user:password@host/database"
+            f"or postgresql://user:password@host/database, with %40 for an @ in the password"
         ) from error
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")

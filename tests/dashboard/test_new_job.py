@@ -304,6 +304,15 @@ def test_a_job_can_be_duplicated(page: Page, records: Records) -> None:
     expect(page.get_by_label("Trials")).to_have_value("7")
     expect(page.get_by_label("Seed")).to_have_value("5")
     expect(page.get_by_label("Image sides")).to_have_value("32, 48")
+    expect(page.get_by_label("Name")).to_have_value("first")
+
+
+def test_a_duplicate_is_not_named_after_the_id_of_another_job(page: Page, records: Records) -> None:
+    job = records.queued("")
+    page.goto(f"/#/jobs/{job.id}")
+    page.get_by_role("link", name="Duplicate").click()
+    expect(page.get_by_label("Memory limit")).to_have_value("6MB")
+    expect(page.get_by_label("Name")).to_have_value("")
 
 
 def test_by_keyboard_alone(page: Page, records: Records, database: Database, watch: Watch) -> None:

@@ -79,7 +79,7 @@ EVENTS: dict[EventKind, tuple[dict[str, Any], str]] = {
             "predicted_peak_bytes": 5_000_000,
             "validation_accuracy": 0.5,
         },
-        "trial 3: 48 px, 50.0% of the validation images right, peak 5.0 MB",
+        "trial 4: 48 px, 50.0% of the validation images right, peak 5.0 MB",
     ),
     EventKind.EPOCH: (
         {

@@ -9,6 +9,8 @@ from tinytl.units import format_bytes, format_count, parse_count, parse_duration
     [
         ("64MB", 64_000_000),
         ("1.5GB", 1_500_000_000),
+        ("8.2MB", 8_200_000),
+        ("2.01 MB", 2_010_000),
         ("512KiB", 524_288),
         ("2 mib", 2_097_152),
         ("1000", 1000),
@@ -53,7 +55,7 @@ def test_parse_duration_quotes_what_it_refuses(text):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("20M", 20_000_000), ("1.5g", 1_500_000_000), ("500k", 500_000), ("7", 7), (7, 7)],
+    [("20M", 20_000_000), ("8.2M", 8_200_000), ("1.5g", 1_500_000_000), ("500k", 500_000), ("7", 7), (7, 7)],
 )
 def test_parse_count(text, expected):
     assert parse_count(text) == expected

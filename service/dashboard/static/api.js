@@ -113,8 +113,9 @@ async function answer(path, options) {
     throw new Unreachable();
   }
   const date = Date.parse(response.headers.get("Date") ?? "");
+  const offsetMs = date - Date.now();
   // The header has whole seconds: smaller differences say nothing.
-  if (Math.abs(date - Date.now()) > 1500) clockOffsetMs = date - Date.now();
+  clockOffsetMs = Math.abs(offsetMs) > 1500 ? offsetMs : 0;
   lastAnswerAt = new Date();
   connection.set({ isReachable: true });
   return response;

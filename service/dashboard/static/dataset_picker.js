@@ -8,7 +8,7 @@ import { usePolled } from "./polling.js";
 import { uploadDataset } from "./upload.js";
 
 export function DatasetPicker({ dataset, onChoose, error }) {
-  const { data: known, refresh } = usePolled("/datasets", { seconds: 30 });
+  const { data: known, refresh } = usePolled("/datasets?limit=1000", { seconds: 30 });
   const [sending, setSending] = useState(null);
   const [refusal, setRefusal] = useState(null);
   const [fresh, setFresh] = useState(null);

@@ -13,7 +13,7 @@ export function initialValues(schemas, job) {
   const text = (name) => String(from[name] ?? settings[name].default ?? "");
   return {
     dataset: job?.dataset ?? "",
-    name: job ? job.name : "",
+    name: job && !isNamedAfterId(job) ? job.name : "",
     memory_limit: job ? sizeText(job.memory_limit_bytes) : "",
     method: job?.method ?? request.method.default,
     supernet: job?.supernet ?? request.supernet.default,
@@ -28,6 +28,9 @@ export function initialValues(schemas, job) {
     ...Object.fromEntries(NUMBERS.map((name) => [name, text(name)])),
   };
 }
+
+/** As the server calls a job that was given no name. */
+const isNamedAfterId = ({ id, name }) => name === `job ${id.slice(0, 8)}`;
 
 /** Settings of the search and of the training that are one number each. */
 export const SEARCH_NUMBERS = ["trials", "patience"];

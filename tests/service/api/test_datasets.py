@@ -92,6 +92,7 @@ def test_an_upload_over_the_limit(
         (b"", "multipart/form-data", "multipart form"),
         (b"--x--\r\n", "multipart/form-data; boundary=x", "no complete field 'file'"),
         (b"garbage", "multipart/form-data; boundary=x", "cut off or malformed"),
+        (b"--x", f"multipart/form-data; boundary={'x' * 500}", "cut off or malformed"),
         (
             b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc',
             "multipart/form-data; boundary=x",

@@ -257,6 +257,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         ("postgresql//me:secret@there/db", "'postgresql//me:***@there/db' is not"),
         ("postgresql//me:se:secret@cret@there/db", "'postgresql//me:***@there/db' is not"),
         ("postgresql://me:secret@there:port/db", "'postgresql:***@there:port/db' is not"),
+        ("postgresql://me:very@secret@there/db", "@ in the password"),
         ("nosql://me:secret@there/db", "'nosql://me:***@there/db' is neither SQLite"),
         ("mysql://me@there/db?password=secret", "'mysql://me:***@there/db' is neither"),
     ],
