@@ -151,9 +151,10 @@ class TrialSampler:
         asked: dict[bytes, optuna.Trial] = {}
         for trial, candidate in self._asked:
             key = self._key(candidate)
-            if key in asked:  # of candidates that were asked for twice the last one counts
-                self._forget(asked[key])
-            asked[key] = trial
+            if key in asked:  # only the first counts: trials are told in the order of the record
+                self._forget(trial)
+            else:
+                asked[key] = trial
         for finished in trials[self._num_learnt :]:
             open_trial = asked.pop(self._key(finished.candidate), None)
             if open_trial is None:

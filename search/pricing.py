@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from operator import itemgetter
 
 from search.architecture import Subnet, SupernetSpec
 from search.space import Candidate, SearchSpace
+from tinytl.compute import multiply_accumulates
 from tinytl.config import LiteResidualSize, NetworkConfig, with_lite_residuals
 from tinytl.memory import PeakMemory, peak_memory
 from tinytl.planner import plans
@@ -15,6 +17,9 @@ from tinytl.trainable import Method
 
 Price = Callable[[Candidate], int]
 """Predicted peak training bytes of a candidate with its plan."""
+
+Macs = Callable[[Candidate], int]
+"""Multiply-accumulates of one image's forward pass."""
 
 
 def network_of(
@@ -67,19 +72,31 @@ def fastest_fit(
     return None
 
 
+def macs_of(space: SearchSpace, candidate: Candidate, method: Method, num_classes: int) -> int:
+    """Multiply-accumulates of one image's forward pass."""
+    network = network_of(space.supernet, candidate, method, num_classes)
+    return multiply_accumulates(network, candidate.resolution)
+
+
 @lru_cache(maxsize=64)
 def smallest_feasible(
-    space: SearchSpace, method: Method, num_classes: int
+    space: SearchSpace, method: Method, num_classes: int, mac_limit: int | None = None
 ) -> tuple[Candidate, int]:
-    """The candidate of least predicted peak bytes in the space, and those bytes."""
+    """The candidate of least predicted peak bytes in the space, and those bytes: of those within
+    mac_limit, or else nearest to it."""
     return cheapest(
         space,
         lambda candidate: price(space, candidate, method, num_classes).total_bytes,
+        lambda candidate: macs_of(space, candidate, method, num_classes),
+        mac_limit,
     )
 
 
-def cheapest(space: SearchSpace, price_bytes: Price) -> tuple[Candidate, int]:
-    """The candidate of least price, with any plan.
+def cheapest(
+    space: SearchSpace, price_bytes: Price, macs: Macs, mac_limit: int | None
+) -> tuple[Candidate, int]:
+    """The candidate of least price, with any plan: of those within mac_limit, or else nearest to
+    it.
 
     Larger blocks mostly take more, but not always: torch convolves small maps of a single image
     by other code, which needs more room. So the smallest subnet is where the descent starts.
@@ -90,18 +107,21 @@ def cheapest(space: SearchSpace, price_bytes: Price) -> tuple[Candidate, int]:
         for size in space.lite_residual_sizes
         for planned in _with_lean_plans(space.candidate(space.supernet.smallest, resolution, size))
     )
-    best_bytes, best = min(
-        ((price_bytes(candidate), candidate) for candidate in starts), key=lambda pair: pair[0]
-    )
+
+    def cost(candidate: Candidate) -> tuple[int, int]:
+        excess = 0 if mac_limit is None else max(0, macs(candidate) - mac_limit)
+        return excess, price_bytes(candidate)
+
+    least, best = min(((cost(candidate), candidate) for candidate in starts), key=itemgetter(0))
     improved = True
     while improved:
         improved = False
         for neighbour in _neighbours(space, best):
-            peak_bytes = price_bytes(neighbour)
-            if peak_bytes < best_bytes:
-                best, best_bytes, improved = neighbour, peak_bytes, True
+            found = cost(neighbour)
+            if found < least:
+                best, least, improved = neighbour, found, True
                 break
-    return best, best_bytes
+    return best, least[1]
 
 
 def _with_lean_plans(candidate: Candidate) -> Iterator[Candidate]:

@@ -90,7 +90,7 @@ def score(
             break
     return Score(
         accuracy=float(correct.mean()),
-        loss=float(np.nan_to_num(losses.mean(), nan=np.inf)),
+        loss=float(np.nan_to_num(losses.mean(), nan=np.inf, posinf=np.inf)),
         num_images=len(correct),
         correct=correct,
         is_complete=is_complete,

@@ -320,33 +320,25 @@ class Study:
 def smallest_within(
     space: SearchSpace, pricing: Pricing, limit_bytes: int, mac_limit: int | None
 ) -> Candidate:
-    """The candidate of least memory, or else the smallest subnet, if it is within the limits.
+    """The candidate of least memory among those within mac_limit.
 
-    Raises InfeasibleError, with the smallest feasible bytes.
+    Raises InfeasibleError, with the smallest feasible bytes, where it is not within the limits.
     """
-    smallest, smallest_bytes = cheapest(space, pricing.price_bytes)
-    if smallest_bytes > limit_bytes:
-        raise InfeasibleError(
-            f"nothing fits {format_bytes(limit_bytes)} ({limit_bytes} bytes): the smallest "
-            f"feasible limit is {format_bytes(smallest_bytes)} ({smallest_bytes} bytes)",
-            smallest_feasible_bytes=smallest_bytes,
-        )
     encoding = Encoding(space)
-    if mac_limit is None or pricing.macs(encoding.rows([smallest]))[0] <= mac_limit:
+
+    def macs_of(candidate: Candidate) -> int:
+        return int(pricing.macs(encoding.rows([candidate]))[0])
+
+    smallest, _ = cheapest(space, pricing.price_bytes, macs_of, mac_limit)
+    macs, (_, needed_bytes) = macs_of(smallest), pricing.lean(smallest, limit_bytes)
+    if needed_bytes <= limit_bytes and (mac_limit is None or macs <= mac_limit):
         return smallest
-    of_sizes = [
-        space.candidate(space.supernet.smallest, space.resolutions[0], size)
-        for size in space.lite_residual_sizes
-    ]
-    macs = pricing.macs(encoding.rows(of_sizes))
-    fewest, least_macs = of_sizes[int(np.argmin(macs))], int(macs.min())
-    _, needed_bytes = pricing.lean(fewest, limit_bytes)
-    if least_macs <= mac_limit and needed_bytes <= limit_bytes:
-        return fewest
+    limits = f"{format_bytes(limit_bytes)} ({limit_bytes} bytes)"
+    if mac_limit is not None:
+        limits += f" and {mac_limit} multiply-accumulates"
     raise InfeasibleError(
-        f"nothing takes at most {mac_limit} multiply-accumulates and "
-        f"{format_bytes(limit_bytes)} ({limit_bytes} bytes): the smallest candidate takes "
-        f"{least_macs} and {format_bytes(needed_bytes)} ({needed_bytes} bytes)",
+        f"nothing fits {limits}: the smallest candidate takes {format_bytes(needed_bytes)} "
+        f"({needed_bytes} bytes) and {macs} multiply-accumulates",
         smallest_feasible_bytes=needed_bytes,
     )
 

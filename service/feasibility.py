@@ -8,13 +8,12 @@ from functools import lru_cache
 
 from search.errors import SearchError
 from search.lite_residual_sizes import SIZES
-from search.pricing import network_of, price, smallest_feasible, with_plans
+from search.pricing import macs_of, price, smallest_feasible, with_plans
 from search.registry import bundled_supernets, list_supernets, parse_supernet
 from search.space import Candidate, SearchSpace
 from service.errors import InfeasibleLimitError, InputError
 from service.schemas import JobRequest, JobSettings
 from service.settings import AUTO_SUPERNET, Settings
-from tinytl.compute import multiply_accumulates
 from tinytl.config import LiteResidualSize
 from tinytl.errors import TinyTLError
 from tinytl.trainable import Method
@@ -43,16 +42,12 @@ def search_space(supernet: str, settings: JobSettings, method: Method) -> Search
         raise InputError(str(error)) from error
 
 
-def macs_of(candidate: Candidate, space: SearchSpace, method: Method, num_classes: int) -> int:
-    """Multiply-accumulates of one image's forward pass."""
-    network = network_of(space.supernet, candidate, method, num_classes)
-    return multiply_accumulates(network, candidate.resolution)
-
-
-def smallest(space: SearchSpace, method: Method, num_classes: int) -> Priced:
-    """The candidate of the least memory."""
-    candidate, peak_bytes = smallest_feasible(space, method, num_classes)
-    macs = macs_of(candidate, space, method, num_classes)
+def smallest(
+    space: SearchSpace, method: Method, num_classes: int, mac_limit: int | None = None
+) -> Priced:
+    """The candidate of the least memory: of those within mac_limit, or else nearest to it."""
+    candidate, peak_bytes = smallest_feasible(space, method, num_classes, mac_limit)
+    macs = macs_of(space, candidate, method, num_classes)
     return Priced(candidate=candidate, peak_bytes=peak_bytes, macs=macs)
 
 
@@ -89,7 +84,7 @@ def _leanest(
     peak_bytes, planned = min(unrounded, key=lambda pair: pair[0])
     if peak_bytes > limit_bytes:
         peak_bytes, planned = min(priced, key=lambda pair: pair[0])
-    macs = macs_of(candidate, space, method, num_classes)
+    macs = macs_of(space, candidate, method, num_classes)
     return Priced(candidate=planned, peak_bytes=peak_bytes, macs=macs)
 
 
@@ -117,20 +112,12 @@ def _is_all_feasible(supernet: str, request: JobRequest, num_classes: int) -> bo
 
 def check_feasible(request: JobRequest, *, num_classes: int) -> None:
     """Raise InfeasibleLimitError where not even the smallest candidate is within the limits."""
-    method, limit_bytes = request.method, request.memory_limit
-    space = search_space(request.supernet, request.settings, method)
-    least = smallest(space, method, num_classes)
-    if limit_bytes < least.peak_bytes:
-        raise _infeasible(request, least)
     mac_limit = request.settings.mac_limit
-    if mac_limit is None or least.macs <= mac_limit:
-        return
-    fewest = min(
-        _of_every_size(space.smallest(), space, method, num_classes, limit_bytes),
-        key=lambda priced: priced.macs,
-    )
-    if fewest.macs > mac_limit or fewest.peak_bytes > limit_bytes:
-        raise _infeasible(request, fewest)
+    space = search_space(request.supernet, request.settings, request.method)
+    least = smallest(space, request.method, num_classes, mac_limit)
+    too_many = mac_limit is not None and least.macs > mac_limit
+    if too_many or least.peak_bytes > request.memory_limit:
+        raise _infeasible(request, least)
 
 
 def _infeasible(request: JobRequest, least: Priced) -> InfeasibleLimitError:

@@ -9,6 +9,7 @@ from service.record.models import Dataset, Job, JsonObject, Trial
 from service.results import ChoiceView, FrontView, GainView
 from service.schemas import TrialView
 from service.sureness import choice_text, gain_text
+from service.work.progress import SplitSizes
 from tinytl.plan import Plan
 from tinytl.units import format_bytes, format_count
 
@@ -28,7 +29,8 @@ def make_report(
 ) -> JsonObject:
     """Everything that was asked for, chosen and measured.
 
-    What differs from run to run, ids and times, is left out: the same job gives the same bundle.
+    What differs from run to run, ids and times, is left out: the same job gives the same bundle,
+    once it has a name (one without is called after its id).
     """
     return {
         "job": {
@@ -48,7 +50,7 @@ def make_report(
 
 
 def make_card(
-    job: Job, dataset: Dataset, result: Mapping[str, Any], *, num_test_images: int
+    job: Job, dataset: Dataset, result: Mapping[str, Any], *, split_sizes: SplitSizes
 ) -> str:
     """A page for whoever gets the bundle."""
     depth = sum(result["subnet"]["depths"])
@@ -57,7 +59,7 @@ def make_card(
     test, head_only = result["test_accuracy"], result["head_only_test_accuracy"]
     rows = (
         ("Classes", ", ".join(dataset.classes)),
-        ("Training images", str(sum(dataset.counts["train"].values()))),
+        ("Training images", str(split_sizes.train)),
         ("Test accuracy", f"{test:.1%} (head-only training: {head_only:.1%})"),
         ("Validation accuracy", f"{result['validation_accuracy']:.1%}"),
         ("Memory limit", format_bytes(job.memory_limit_bytes)),
@@ -74,7 +76,7 @@ def make_card(
         f"# {job.name}\n\n"
         f"An image classifier fitted to the dataset {dataset.name!r} by tinyfit.\n\n"
         f"| | |\n|---|---|\n{table}\n\n"
-        f"{gain_text(gain, num_test_images)} {choice_text(choice)}\n\n"
+        f"{gain_text(gain, split_sizes.test)} {choice_text(choice)}\n\n"
         "Load it in Python; the network predicts, and goes on training under the same limit:\n\n"
         '```python\nimport tinytl\n\nmodel = tinytl.load("model.tinyfit.zip")\n```\n'
     )

@@ -10,11 +10,10 @@ from dataclasses import asdict, replace
 from itertools import dropwhile
 
 from search.certainty import paired_gain
-from search.pricing import network_of, price, with_plans
+from search.pricing import macs_of, network_of, price, with_plans
 from search.space import Candidate
 from service.datasets.store import unpacked_images
 from service.errors import ServiceError
-from service.feasibility import macs_of
 from service.front import front_view
 from service.record.artifacts import BUNDLE
 from service.record.fronts import list_front
@@ -152,7 +151,7 @@ def export(
         "validation_accuracy": trained.validation_accuracy,
         "test_accuracy": float(correct.mean()),
         "head_only_test_accuracy": float(head_only_correct.mean()),
-        "macs": macs_of(candidate, run.space, run.method, store.num_classes),
+        "macs": macs_of(run.space, candidate, run.method, store.num_classes),
         "gain": asdict(paired_gain(correct, head_only_correct)),
         "choice": asdict(certainty(run)),
         "trials": len(trials) - num_reused,
@@ -182,7 +181,7 @@ def export(
         plan=candidate.plan,
         classes=store.classes,
         report=report,
-        card=make_card(run.job, run.dataset, result, num_test_images=len(correct)),
+        card=make_card(run.job, run.dataset, result, split_sizes=run.split_sizes),
     )
     bundle = run.files.publish(BUNDLE, path, detail=result)
     run.progress.report(Stage.EXPORT, 1, 1)

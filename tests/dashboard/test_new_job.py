@@ -307,7 +307,7 @@ def test_a_job_can_be_duplicated(page: Page, records: Records) -> None:
     expect(page.get_by_label("Name")).to_have_value("first")
 
 
-def test_a_duplicate_is_not_named_after_the_id_of_another_job(page: Page, records: Records) -> None:
+def test_a_duplicate_is_not_called_after_another_jobs_id(page: Page, records: Records) -> None:
     job = records.queued("")
     page.goto(f"/#/jobs/{job.id}")
     page.get_by_role("link", name="Duplicate").click()

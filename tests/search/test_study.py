@@ -11,6 +11,7 @@ from search.bulk_pricing import BulkPricing
 from search.encoding import Encoding
 from search.errors import SearchError, SpaceError
 from search.optuna_trials import Finished
+from search.pricing import macs_of, smallest_feasible
 from search.space import SearchSpace
 from search.study import Study
 from tinytl.config import LiteResidualSize
@@ -194,7 +195,7 @@ def test_limit_of_multiply_accumulates():
     trials = run(make_study(10**9, mac_limit=limit), 16)
     assert all(trial.macs <= limit for trial in trials)
     assert max(trial.macs for trial in trials) > 0.9 * limit
-    with pytest.raises(InfeasibleError, match=f"{least} and"):
+    with pytest.raises(InfeasibleError, match=f"and {least} multiply-accumulates$"):
         make_study(10**9, mac_limit=least - 1)
 
 
@@ -235,6 +236,34 @@ def test_rebuilt_generations_are_the_undisturbed_ones(num_finished):
     whole = undisturbed("nsga2", 36)
     study = make_study(finished=as_finished(whole[:num_finished]), sampler="nsga2")
     assert run(study, 36) == whole[num_finished:]
+
+
+@pytest.mark.parametrize("sampler", ["predictor", "tpe", "nsga2"])
+def test_rebuilt_where_the_same_is_sampled_again_and_again(sampler):
+    limit = cheap_price(SMALLEST) + 6_200  # few candidates are within it
+    whole = run(make_study(limit, sampler=sampler), 28)
+    for num_finished in (12, 20, 24):
+        finished = as_finished(whole[:num_finished])
+        study = make_study(limit, sampler=sampler, finished=finished)
+        assert run(study, 28) == whole[num_finished:]
+
+
+def test_least_memory_is_found_within_the_limit_of_multiply_accumulates():
+    """With all weights trained the candidate of least memory is none of the smallest images."""
+    space = replace(SPACE, resolutions=(48, 64, 80, 96))
+    pricing = BulkPricing(space, Method.FULL, 10)
+    least, least_bytes = smallest_feasible(space, Method.FULL, 10)
+    mac_limit = macs_of(space, least, Method.FULL, 10) - 1
+    within, within_bytes = smallest_feasible(space, Method.FULL, 10, mac_limit)
+    fewest_bytes = pricing.lean(space.smallest(), within_bytes)[1]
+    assert least_bytes < within_bytes < fewest_bytes
+    assert macs_of(space, within, Method.FULL, 10) <= mac_limit
+    study = Study(space, pricing, limit_bytes=within_bytes, mac_limit=mac_limit, seed=0)
+    [proposal] = study.ask(1)
+    assert proposal.lean_peak_bytes <= within_bytes
+    assert proposal.macs <= mac_limit
+    with pytest.raises(InfeasibleError, match=rf"takes .* \({within_bytes} bytes\)"):
+        Study(space, pricing, limit_bytes=within_bytes - 1, mac_limit=mac_limit, seed=0)
 
 
 def test_rebuilt_with_a_gap_in_the_batch():

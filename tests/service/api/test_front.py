@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from search.lite_residual_sizes import LARGEST
-from search.pricing import price
+from search.pricing import macs_of, price
 from search.registry import DEFAULT_SUPERNET
 from search.space import Candidate, SearchSpace
-from service.feasibility import macs_of, search_space
+from service.feasibility import search_space
 from service.record.claims import Claim, add_trial, succeed_job
 from service.record.database import Database, now
 from service.record.models import Job, Trial
@@ -74,7 +74,7 @@ def test_the_ends_are_there_from_the_beginning(
     assert (smallest["resolution"], largest["resolution"]) == (48, 96)
     assert smallest["peak_bytes"] < largest["peak_bytes"]
     largest_candidate = space.candidate(space.supernet.largest, 96, LARGEST)
-    assert largest["macs"] == macs_of(largest_candidate, space, METHOD, 2)
+    assert largest["macs"] == macs_of(space, largest_candidate, METHOD, 2)
     lean_bytes = [
         price(space, replace(largest_candidate, plan=plan), METHOD, 2).total_bytes
         for plan in plans(8)
