@@ -69,8 +69,12 @@ class Bundle:
         return self.network.method
 
     @torch.no_grad()
-    def predict(self, image: Image.Image) -> Prediction:
-        """Classify one image of any size and mode, seen as the images of the test were."""
+    def predict(self, image: Image.Image | Path) -> Prediction:
+        """Classify one image of any size and mode, or an image file, seen as the images of the
+        test were. Those were files: large JPEGs are read at a reduced scale, whose pixels differ
+        a little from those of an image that was opened before. Raises DataError for a file that
+        is no image.
+        """
         pixels = evaluation_view(image, self.image_size, self.resolution)[None]
         probabilities = self.network(pixels.to(self.network.device)).softmax(1)[0].tolist()
         best = max(range(len(probabilities)), key=probabilities.__getitem__)

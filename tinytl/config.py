@@ -312,6 +312,8 @@ def _check_values(network: NetworkConfig) -> None:
     rate = network.dropout_rate
     if not (isinstance(rate, int | float) and 0 <= rate < 1):
         raise ConfigError(f"dropout_rate must be at least 0 and below 1 but got {rate!r}")
+    if not network.first_conv.has_norm:
+        raise ConfigError("first_conv must have a norm (use_bn)")
     for name, layer in _layers(network):
         _check_kernel(name, layer.kernel_size, layer.stride)
         _check_channels(f"{name} out_channels", layer.out_channels)

@@ -97,7 +97,8 @@ def split_samples(
                     f"hold some out for {split}: add images"
                 )
             order = np.random.default_rng([seed, number, label]).permutation(len(indices))
-            for position in order[: max(1, round(fraction * len(indices)))]:
+            num_moved = min(max(1, round(fraction * len(indices))), len(indices) - 1)
+            for position in order[:num_moved]:
                 index = indices[position]
                 filled[index] = replace(filled[index], split=split)
     return filled
@@ -138,10 +139,14 @@ def to_square(image: Image.Image, image_size: int) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
-def evaluation_view(image: Image.Image, image_size: int, resolution: int) -> Tensor:
-    """What ImageSplit.batch has of an image stored at image_size: uint8 (3, resolution,
-    resolution)."""
-    return _resize(torch.from_numpy(to_square(image, image_size)), resolution)
+def evaluation_view(image: Image.Image | Path, image_size: int, resolution: int) -> Tensor:
+    """What ImageSplit.batch has of an image, or of a file, that ingest has stored at image_size:
+    uint8 (3, resolution, resolution)."""
+    if isinstance(image, Path):
+        square = load_image(image, image_size)
+    else:
+        square = to_square(image, image_size)
+    return _resize(torch.from_numpy(square), resolution)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -26,6 +26,7 @@ from tinytl.convolution import (
     weight_gradient,
 )
 from tinytl.gradients import Gradients, learns, needed
+from tinytl.ledger import HARD_SWISH_VALUES
 from tinytl.masks import mask_, open_mask, rectify_
 from tinytl.norms import frozen_norm_, frozen_norm_backward_, group_norm, group_norm_backward
 from tinytl.quantize import quantize
@@ -87,8 +88,20 @@ def standardize_backward(grad: Tensor, weight: Tensor, eps: float) -> Tensor:
     spread = deviation + eps
     along = (grad * centered).sum((1, 2, 3), keepdim=True)
     along.div_((num_values - 1) * deviation * spread**2)
+    along.nan_to_num_(0)  # where all values are equal
     grad = (grad - grad.mean((1, 2, 3), keepdim=True)).div_(spread)
     return grad.sub_(centered.mul_(along))
+
+
+def hard_swish_backward_(grad: Tensor, y: Tensor) -> None:
+    """Gradient of hard swish's input y from that of its output, in place; both (N, C, H, W),
+    channels last. A stretch at a time: torch's own, even into grad, has room for all of it.
+    """
+    flat, flat_y = (values.permute(0, 2, 3, 1).view(-1) for values in (grad, y))
+    for start in range(0, len(flat), HARD_SWISH_VALUES):
+        part = flat[start : start + HARD_SWISH_VALUES]
+        part_y = flat_y[start : start + HARD_SWISH_VALUES]
+        part.copy_(torch.ops.aten.hardswish_backward(part, part_y))
 
 
 class ConvUnit(nn.Module):
@@ -238,7 +251,7 @@ class ConvUnit(nn.Module):
     ) -> Tensor | None:
         """Hands gradients of parameters over; returns that of x where it is needed."""
         if self.activation == "h_swish":
-            torch.ops.aten.hardswish_backward.out(grad, tape.pop(), out=grad)
+            hard_swish_backward_(grad, tape.pop())
         elif self.activation is not None:
             mask_(grad, tape.pop())
         if self.gain is not None:

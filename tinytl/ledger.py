@@ -13,6 +13,9 @@ FLOAT_BYTES = 4
 MASK_CHUNK_BYTES = 1 << 12
 """Bytes of a rectifier's bit mask that are packed or unpacked at a time."""
 
+HARD_SWISH_VALUES = 1 << 14
+"""Values of a map that are differentiated at a time, where the activation is hard swish."""
+
 WIDENED_VALUES = 1 << 18
 """Values of a large frozen matrix that are widened at a time."""
 

@@ -13,6 +13,7 @@ from tinytl.operations import (
     Setting,
     filled,
     hand_over,
+    native_columns,
     norm_backward_workspace,
     norm_workspace,
 )
@@ -43,6 +44,15 @@ class LiteResidualCost:
         self._gradient_workspace = (
             2 * weight + _blocked_bytes(module, widest=False) + SCRATCH_BYTES
         )
+        if module.groups == 1 and setting.num_images == 1:
+            columns = max(
+                native_columns(self.pooled, module.kernel_size, module.stride),
+                native_columns(
+                    setting.map_bytes(self._mid, pooled_size), module.kernel_size, stride=1
+                ),
+            )
+            self._conv1_workspace += columns
+            self._gradient_workspace += columns
         self._padded = 0
         self._conv1_copy = weight
         if pooled_size == 1:  # the kernel's middle alone learns

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinytl.config import Activation, NormConfig, conv_size
+from tinytl.config import Activation, NormConfig, conv_size, largest_divisor
 from tinytl.ledger import (
     FLOAT_BYTES,
+    HARD_SWISH_VALUES,
     MASK_CHUNK_BYTES,
     WIDENED_VALUES,
     Ledger,
@@ -135,8 +136,10 @@ class UnitCost:
         standardized = unit.has_norm and norm.weight_standardization_eps is not None
         self._standardizes = standardized and self.trains_weight
         self._weight = unit.num_weights * FLOAT_BYTES
-        self._group_statistics = setting.num_images * unit.out_channels
-        """Mean and deviation, of 4 bytes each, for every 8 channels of an image."""
+        self._num_planes = setting.num_images * unit.out_channels
+        group = largest_divisor(unit.out_channels, norm.channels_per_group)
+        self._group_statistics = 2 * FLOAT_BYTES * self._num_planes // group
+        """Mean and deviation of every group of channels of an image."""
 
     @property
     def keeps_bits_only(self) -> bool:
@@ -200,7 +203,8 @@ class UnitCost:
     def _normalize(self, ledger: Ledger, *, taped: bool) -> None:
         if self.setting.norm.kind == "group":
             statistics = self._group_statistics
-            ledger.touch(self.y, workspace=norm_workspace(statistics, self.unit.out_size))
+            workspace = norm_workspace(self._num_planes, self.unit.out_size)
+            ledger.touch(self.y, workspace=workspace)
             ledger.hold(self.y + statistics)
             if not taped:
                 ledger.drop(self.y + statistics)
@@ -242,7 +246,7 @@ class UnitCost:
         if unit.is_depthwise:
             return self._blocked_weight
         if self.setting.num_images == 1 and self.x <= _NATIVE_CONV_BYTES:
-            columns = self.x * unit.kernel_size**2 // unit.stride**2
+            columns = native_columns(self.x, unit.kernel_size, unit.stride)
             return columns + self._weight + _NATIVE_PADDING_BYTES
         return self._weight + self._blocked_weight + SCRATCH_BYTES
 
@@ -261,6 +265,7 @@ class UnitCost:
         """
         unit, setting = self.unit, self.setting
         if unit.activation == "h_swish":
+            ledger.touch(min(self.y, HARD_SWISH_VALUES * FLOAT_BYTES))
             ledger.drop(self.y)
         elif unit.activation is not None:
             chunk = self._mask_chunk
@@ -293,7 +298,7 @@ class UnitCost:
 
     def _normalize_backward(self, ledger: Ledger, *, grad_stays: bool) -> None:
         if self._makes_gradient:
-            workspace = norm_backward_workspace(self._group_statistics, self.unit.out_size)
+            workspace = norm_backward_workspace(self._num_planes, self.unit.out_size)
             ledger.touch(self.y, workspace=workspace)
             ledger.hold(self.y)
             ledger.drop(self.y + self._group_statistics)
@@ -337,6 +342,12 @@ class UnitCost:
 def filled(channels: int, block: int) -> int:
     """Channels filled up to a multiple of the block."""
     return -(-channels // block) * block
+
+
+def native_columns(x: int, kernel_size: int, stride: int) -> int:
+    """Bytes of the columns that torch's own convolution makes of a single image of x bytes; 0
+    where it leaves that to oneDNN."""
+    return x * kernel_size**2 // stride**2 if x <= _NATIVE_CONV_BYTES else 0
 
 
 def norm_workspace(num_planes: int, size: int) -> int:

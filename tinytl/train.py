@@ -31,6 +31,9 @@ from tinytl.plan import Plan
 from tinytl.step import Batch, run_step
 from tinytl.trainable import Method
 
+_NOTED_LATER = "image_values"
+"""What checkpoints of earlier versions don't tell."""
+
 DEFAULT_LEARNING_RATES = {
     Method.HEAD: 4e-3,
     Method.BIAS: 2e-3,
@@ -98,9 +101,10 @@ def train(
     on_step is told how many of all updates are done, on_resume the epochs that the checkpoint
     holds, on_epoch each one after. With a checkpoint, or the path of one, every epoch is saved
     there atomically, and a run that finds one goes on after its last epoch, to the same result
-    bit for bit. Raises CancelledError when should_stop asks for it (the last saved
-    epoch stays), BundleError for a checkpoint of another run, DataError for a store that is none
-    for this network.
+    bit for bit, whatever the trained values of the network are by then. Raises CancelledError
+    when should_stop asks for it (the last saved epoch stays), BundleError for a checkpoint of
+    another run: of other frozen values, images, plan or settings; DataError for a store that is
+    none for this network.
     """
     run = _Run(network, store, resolution, plan, settings)
     history = []
@@ -277,7 +281,7 @@ class _Run:
         with checkpoint.open() as (tensors, header):
             for key, value in self.identity.items():
                 expected = _as_json(value)
-                found = header.get(key, expected)  # earlier versions noted less
+                found = header.get(key, expected if key == _NOTED_LATER else None)
                 if found != expected:
                     raise BundleError(
                         f"checkpoint {checkpoint.name} belongs to another run: its {key} is "
@@ -310,6 +314,13 @@ def _check_store(store: ImageStore, network: Network) -> None:
     for split in splits:
         if len(store.split(split)) == 0:
             raise DataError(f"training needs images in the {split} split, but the store has none")
+        labels = store.split(split).labels
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0 or highest >= store.num_classes:
+            raise DataError(
+                f"labels of the {split} split go from {lowest} to {highest}, but those of "
+                f"{store.num_classes} classes from 0 to {store.num_classes - 1}"
+            )
 
 
 def _digest(network: Network) -> str:

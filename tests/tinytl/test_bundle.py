@@ -11,7 +11,7 @@ from PIL import Image
 
 import tinytl
 from tinytl.bundle import save_bundle
-from tinytl.data import ImageSplit, to_square
+from tinytl.data import ImageSplit, load_image, to_square
 from tinytl.errors import BundleError
 from tinytl.network import build_network
 from tinytl.plan import Plan
@@ -95,6 +95,21 @@ def test_a_prediction_sees_what_the_test_saw(small_network, store, tmp_path):
     split = ImageSplit(seen.numpy(), np.zeros(1, np.int64))
     expected = network(split.batch([0], 48)).softmax(1)[0].tolist()
     assert list(bundle.predict(Image.fromarray(noise)).probabilities.values()) == expected
+
+
+def test_a_file_is_read_as_the_files_of_the_test_were(small_network, tmp_path):
+    """Large JPEGs at a reduced scale."""
+    network = build_network(small_network(num_classes=2), Method.BIAS)
+    _save(tmp_path / "model.zip", network)
+    bundle = tinytl.load(tmp_path / "model.zip")
+    noise = np.random.default_rng(0).integers(256, size=(600, 800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.jpg")
+    seen = load_image(tmp_path / "photo.jpg", 64)[None]
+    assert (seen[0] != to_square(Image.open(tmp_path / "photo.jpg"), 64)).any()
+    split = ImageSplit(seen, np.zeros(1, np.int64))
+    expected = network(split.batch([0], 48)).softmax(1)[0].tolist()
+    found = bundle.predict(tmp_path / "photo.jpg")
+    assert list(found.probabilities.values()) == expected
 
 
 def test_what_load_would_refuse_is_not_written(small_network, tmp_path):

@@ -114,6 +114,13 @@ def test_missing_splits_are_filled_per_class(tmp_path):
     assert [s.path for s in filled] == [s.path for s in samples]
 
 
+def test_however_much_is_held_out_one_image_of_each_class_stays(tmp_path):
+    samples = _samples(tmp_path, 6) + _samples(tmp_path, 2, "val")
+    filled = split_samples(samples, seed=0, test_fraction=0.9)
+    assert sorted(s.label for s in filled if s.split == "test") == [0, 0, 1, 1]
+    assert sorted(s.label for s in filled if s.split == "train") == [0, 1]
+
+
 def test_splits_that_exist_are_left_alone(tmp_path):
     samples = _samples(tmp_path, 10) + _samples(tmp_path, 4, "test") + _samples(tmp_path, 4, "val")
     assert split_samples(samples, seed=0) == samples

@@ -29,6 +29,17 @@ def test_weight_standardization(check_gradients, eps):
     )
 
 
+def test_filters_of_equal_values_have_a_gradient():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 4, 3, 3, generator=generator)
+    weight[0], weight[1] = 0, 0.5
+    grad = torch.randn(weight.shape, generator=generator)
+    expected = grad[:2] - grad[:2].mean((1, 2, 3), keepdim=True)
+    found = standardize_backward(grad, weight, 0.1)
+    torch.testing.assert_close(found[:2], expected / 0.1)
+    assert found.isfinite().all()
+
+
 def _unit(method, norm, *, geometry="pointwise", activation=None, weight_bits=8, **options):
     kernel_size, stride, groups = _GEOMETRIES[geometry]
     return ConvUnit(

@@ -10,7 +10,15 @@ import torch
 
 from search.architecture import SupernetSpec
 from search.space import sample_subnet
-from tinytl.config import GROUP_NORM, with_lite_residuals
+from tinytl.config import (
+    GROUP_NORM,
+    BlockConfig,
+    ConvConfig,
+    LiteResidualSize,
+    NetworkConfig,
+    NormConfig,
+    with_lite_residuals,
+)
 from tinytl.errors import ConfigError
 from tinytl.measure import random_store
 from tinytl.memory import peak_memory
@@ -114,6 +122,46 @@ def test_cases_that_were_once_predicted_too_low(
     check(network, method, Plan.whole(batch_size), resolution, image_size)
 
 
+def _two_blocks(channels, mid_channels, norm=NormConfig()):
+    """A network of two alike."""
+    block = BlockConfig(
+        in_channels=channels,
+        mid_channels=mid_channels,
+        out_channels=channels,
+        kernel_size=3,
+        stride=1,
+        has_expansion=mid_channels != channels,
+        activation="relu6",
+        squeeze_excite=False,
+        shortcut=True,
+    )
+    first_conv = ConvConfig(
+        in_channels=3, out_channels=channels, kernel_size=3, stride=2, activation="relu6"
+    )
+    return NetworkConfig(
+        family="proxyless",
+        norm=norm,
+        first_conv=first_conv,
+        blocks=(block, block),
+        final_expand=None,
+        feature_mix=replace(first_conv, in_channels=channels, kernel_size=1, stride=1),
+        num_classes=2,
+    )
+
+
+def test_groups_of_single_channels(check):
+    """Each has statistics of its own."""
+    norm = replace(GROUP_NORM, channels_per_group=1)
+    check(_two_blocks(64, 256, norm), Method.BIAS, Plan.whole(16), 2)
+
+
+def test_lite_residuals_without_groups(check):
+    """torch convolves a single small image by its own code, with columns."""
+    size = LiteResidualSize(groups=1, max_kernel_size=3)
+    network = with_lite_residuals(_two_blocks(32, 32), size)
+    check(network, Method.LITE_RESIDUAL, Plan.whole(1), 80)
+
+
 @pytest.mark.parametrize(
     ("trained_bits", "batch_size", "resolution", "method"),
     [
@@ -128,6 +176,15 @@ def test_group_norms_once_predicted_wrong(check, trained_bits, batch_size, resol
         network = with_lite_residuals(network)
     plan = replace(Plan.whole(batch_size, 1), trained_bits=trained_bits)
     check(network, method, plan, resolution)
+
+
+def test_the_gradient_of_hard_swish_has_no_room_of_its_own(check):
+    """Once it had, in a plan whose peak is there."""
+    spec = SupernetSpec.parse(MOBILENETV3)
+    network = spec.network_config(spec.smallest, 10)
+    stretches = _stretches((0, 1, True), (3, 2, True), (4, 8, False))
+    plan = Plan(batch_size=8, stretches=stretches, optimizer_bits=8, trained_bits=16)
+    check(network, Method.BIAS, plan, 224)
 
 
 @pytest.mark.slow

@@ -76,6 +76,7 @@ def test_lite_residuals_follow_the_nominal_resolution(network):
         (("name",), "ResNets", "'ResNets'"),
         (("first_conv", "act_func"), "tanh", "'tanh'"),
         (("first_conv", "groups"), 3, "groups must be 1 but got 3"),
+        (("first_conv", "use_bn"), False, "first_conv must have a norm"),
         (("blocks", 2, "conv", "name"), "ReducedMBConvLayer", "'ReducedMBConvLayer'"),
         (("blocks", 1, "conv", "in_channels"), 24, "block 1 takes 24 channels, but gets 16"),
         (("blocks", 2, "conv", "in_channels"), 24, "block 2 has a shortcut"),

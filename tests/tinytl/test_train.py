@@ -322,36 +322,53 @@ def test_a_store_that_is_none_for_the_network_is_refused(make_network, tmp_path)
         _train(make_network(), _store(tmp_path / "train", {"train": 6}), epochs=1)
 
 
-def _with_another(value, store, split):
-    """The store with another last image, or its label."""
+def _with_another(store, split, *, pixel=None, label=None):
+    """The store with another last image of a split: its first pixel, or its label."""
     images = store.split(split).all_images().numpy().copy()
     labels = store.split(split).labels.copy()
-    if value == "image":
-        images[-1, 0, 0, 0] ^= 1
-    else:
-        labels[-1] = 1 - labels[-1]
+    if pixel is not None:
+        images[-1, 0, 0, 0] = pixel
+    if label is not None:
+        labels[-1] = label
     splits = {name: store.split(name) for name in SPLITS} | {split: ImageSplit(images, labels)}
     return ImageStore(splits, store.classes, store.image_size)
 
 
-@pytest.mark.parametrize("value", ["image", "label"])
+@pytest.mark.parametrize("label", [2, -1])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_label_of_no_class_is_refused(label, split, make_network, store):
+    other = _with_another(store, split, label=label)
+    with pytest.raises(DataError, match=rf"labels of the {split} split .*{label}.* 2 classes"):
+        _train(make_network(), other, epochs=1)
+
+
+@pytest.mark.parametrize("value", ["pixel", "label"])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_checkpoint_of_other_images_is_refused(value, split, make_network, store, tmp_path):
     checkpoint = tmp_path / "training.safetensors"
     history = _train(make_network(), store, checkpoint=checkpoint, epochs=1)
-    other = _with_another(value, store, split)
+    of_split = store.split(split)
+    pixel, label = int(of_split.all_images()[-1, 0, 0, 0]), int(of_split.labels[-1])
+    others = {"pixel": {"pixel": pixel ^ 1}, "label": {"label": 1 - label}}
+    other = _with_another(store, split, **others[value])
     with pytest.raises(BundleError, match="belongs to another run: its image_values"):
         _train(make_network(), other, checkpoint=checkpoint, epochs=1)
     assert _train(make_network(), store, checkpoint=checkpoint, epochs=1) == history
+
+
+def _without(header, name):
+    return {key: value for key, value in header.items() if key != name}
 
 
 def test_a_checkpoint_of_a_version_that_noted_less_goes_on(make_network, store, tmp_path):
     checkpoint = tmp_path / "training.safetensors"
     history = _train(make_network(), store, checkpoint=checkpoint, epochs=1)
     tensors, header = read_tensors(checkpoint)
-    del header["image_values"]
-    write_tensors(checkpoint, tensors, header)
+    write_tensors(checkpoint, tensors, _without(header, "image_values"))
     assert _train(make_network(), store, checkpoint=checkpoint, epochs=1) == history
+    write_tensors(checkpoint, tensors, _without(header, "settings"))
+    with pytest.raises(BundleError, match="its settings is None, not"):
+        _train(make_network(), store, checkpoint=checkpoint, epochs=1)
 
 
 def test_another_runs_checkpoint_is_refused(make_network, store, tmp_path):
