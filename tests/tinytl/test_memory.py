@@ -122,7 +122,7 @@ def test_cases_that_were_once_predicted_too_low(
     check(network, method, Plan.whole(batch_size), resolution, image_size)
 
 
-def _two_blocks(channels, mid_channels, norm=NormConfig()):
+def _two_blocks(channels, mid_channels, norm):
     """A network of two alike."""
     block = BlockConfig(
         in_channels=channels,
@@ -158,7 +158,7 @@ def test_groups_of_single_channels(check):
 def test_lite_residuals_without_groups(check):
     """torch convolves a single small image by its own code, with columns."""
     size = LiteResidualSize(groups=1, max_kernel_size=3)
-    network = with_lite_residuals(_two_blocks(32, 32), size)
+    network = with_lite_residuals(_two_blocks(32, 32, NormConfig()), size)
     check(network, Method.LITE_RESIDUAL, Plan.whole(1), 80)
 
 
