@@ -75,7 +75,8 @@ def open_objects(
     url: str, *, patience_seconds: float = 0.0, on_wait: Callable[[], None] = lambda: None
 ) -> Objects:
     """The store at a URL, or a folder. For patience_seconds one that does not answer is asked
-    again; on_wait is called meanwhile, and may raise. Raises InputError for what is neither."""
+    again; on_wait is called meanwhile, and with each read, and may raise. Raises InputError for
+    what is neither."""
     protocol = url.split("://", 1)[0] if "://" in url else ""
     if protocol in _LOCAL:
         return Folder(Path(unquote(urlsplit(url).path) if protocol else url).expanduser())
@@ -186,6 +187,7 @@ class _Remote:
     def read(self, key: str, start: int, stop: int) -> bytes:
         if start >= stop:
             return b""
+        self._on_wait()  # a large object is read piece by piece, for long
         found = self._call(lambda: self._files.cat_file(self._at(key), start=start, end=stop))
         return bytes(found)
 

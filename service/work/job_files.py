@@ -119,15 +119,14 @@ class JobFiles:
         self._published[name] = (status.st_ino, status.st_mtime_ns, time.monotonic())
 
     def restore(self) -> None:
-        """Lay what other machines' attempts have left half done where they would have left it
-        here, for `Workplace.resumable`."""
+        """Lay what other machines' attempts have left half done in this attempt's folder, for
+        `Workplace.resumable`."""
         for artifact in self._listed():
             if artifact.kind not in RESUMABLE or artifact.blob_sha256 is None:
                 continue
             if self.workplace.latest(artifact.kind) < artifact.attempt < self.claim.attempt:
-                place = Workplace(job_dir=self.workplace.job_dir, attempt=artifact.attempt)
                 try:
-                    self.blobs.fetch(artifact.blob_sha256, place.path(artifact.kind))
+                    self.blobs.fetch(artifact.blob_sha256, self.workplace.path(artifact.kind))
                 except BlobError as error:  # the stage begins anew
                     logger.warning("%s of job %s: %s", artifact.kind, artifact.job_id, error)
                     self._damaged.add(artifact.blob_sha256)

@@ -120,10 +120,18 @@ class Progress:
             and time_now - self._last_write < _WRITE_EVERY_SECONDS
         ):
             return
+        self._report(time_now, stage, done, total)
+
+    def resume(self, stage: Stage, done: float, total: float) -> None:
+        """As report, of what earlier attempts have done: it says nothing of this one's pace."""
+        self._stage = self._first = None
+        self._report(self._clock(), stage, done, total)
+
+    def _report(self, time_now: float, stage: Stage, done: float, total: float) -> None:
         before = sum(self._work[earlier] for earlier in list(Stage)[: list(Stage).index(stage)])
         share = min(1.0, done / total) if total else 1.0
         work_done = before + share * self._work[stage]
-        if is_new_stage:
+        if stage is not self._stage:
             self._stage, self._stage_start = stage, (time_now, work_done)
         self._first = self._first or (time_now, work_done)
         self._write(

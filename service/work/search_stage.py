@@ -92,6 +92,8 @@ class _Search:
                     end = "every candidate within the limits is scored"
                     break
                 self._score(pool, batch, started)
+        if self._num_scored == num_before > 0:  # an earlier attempt has told of its end
+            return
         if end and self._num_scored > num_before:
             self._run.log(f"the search ends after {self._num_scored} trials: {end}")
         self._run.progress.report(Stage.SEARCH, 1.0, 1.0)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from search.adapted import AdaptedSupernet
+from search.pricing import network_of
 from search.space import Candidate
 from service.work.job_run import JobRun
 from service.work.pools.news import Done, Epoch, News, Resumed, Step
 from service.work.pools.tasks import Shared, TrainTask, to_arrays
 from service.work.progress import Stage
-from tinytl.checkpoint import write_content
+from tinytl.checkpoint import read_tensors, write_content, write_tensors
 from tinytl.data import ImageStore
 from tinytl.network import Network
 from tinytl.train import EpochReport
@@ -45,7 +50,10 @@ def train(
     def on_news(number: int, news: News) -> None:
         trainings[number].hear(news)
         share = work.measured + sum(training.share_done for training in trainings)
-        run.progress.report(Stage.TRAIN, share, 1.0)
+        if isinstance(news, Resumed):
+            run.progress.resume(Stage.TRAIN, share, 1.0)
+        else:
+            run.progress.report(Stage.TRAIN, share, 1.0)
 
     with run.pool(Shared(store=store)) as pool:
         pool.run([training.task for training in trainings], on_news)
@@ -70,18 +78,35 @@ class _Training:
         name: str,
         share: float,
     ) -> None:
-        config, weights = supernet.subnet_weights(candidate, store)
         self._run, self._store, self._name, self._share = run, store, name, share
         self._path = run.workplace.resumable(f"{name}.safetensors")
         self.share_done = 0.0
         self.task = TrainTask(
-            config=config,
+            config=network_of(supernet.spec, candidate, supernet.method, store.num_classes),
             method=supernet.method,
-            weights=to_arrays(weights),
+            weights=to_arrays(self._cut_weights(supernet, candidate)),
             candidate=candidate,
             settings=run.train_settings(),
             checkpoint=_content(self._path),
         )
+
+    def _cut_weights(
+        self, supernet: AdaptedSupernet, candidate: Candidate
+    ) -> Mapping[str, Tensor]:
+        """The subnet's weights before the training, cut once for all attempts: on another
+        processor, or with other threads, statistics come out a little different."""
+        kind, header = f"{self._name}_weights", {"candidate": _without_plan(candidate)}
+        path = self._run.files.found(kind)
+        if path is not None:
+            weights, found = read_tensors(path)
+            if found == header:
+                return weights
+        _, weights = supernet.subnet_weights(candidate, self._store)
+        path = self._run.workplace.path(f"{kind}.safetensors")
+        path.unlink(missing_ok=True)
+        write_tensors(path, weights, header)
+        self._run.files.publish(kind, path)
+        return weights
 
     def hear(self, news: News) -> None:
         if isinstance(news, Step):
@@ -94,6 +119,7 @@ class _Training:
         elif isinstance(news, Resumed):
             for report in news.history:  # saved by an attempt that died before it told of it
                 self._run.tell_epoch(self._name, report)
+            self.share_done = self._share * len(news.history) / self.task.settings.epochs
 
     def trained(self) -> tuple[Network, tuple[EpochReport, ...]]:
         """As its last epoch has left it: nothing is left to train."""
@@ -107,6 +133,10 @@ class _Training:
             checkpoint=self._path,
         )
         return network, history
+
+
+def _without_plan(candidate: Candidate) -> dict[str, Any]:
+    return {name: value for name, value in candidate.to_dict().items() if name != "plan"}
 
 
 def _content(path: Path) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +20,12 @@ from service.work.pools.news import Done, Epoch, News, Resumed, Step, Tell
 from tinytl.checkpoint import MemoryCheckpoint
 from tinytl.config import NetworkConfig
 from tinytl.data import ImageSplit, ImageStore, Split
+from tinytl.errors import BundleError
 from tinytl.network import Network, build_network
 from tinytl.train import EpochReport, TrainSettings, train
 from tinytl.trainable import Method
+
+logger = logging.getLogger(__name__)
 
 _CPU = torch.device("cpu")
 
@@ -132,6 +136,15 @@ class TrainTask:
         return build_network(self.config, self.method, to_tensors(self.weights))
 
     def run(self, shared: Shared, tell: Tell, should_stop: Callable[[], bool]) -> None:
+        try:
+            self._train(shared, tell, should_stop)
+        except BundleError as error:  # before anything is told
+            if self.checkpoint is None:
+                raise
+            logger.warning("the training begins anew: %s", error)
+            replace(self, checkpoint=None)._train(shared, tell, should_stop)
+
+    def _train(self, shared: Shared, tell: Tell, should_stop: Callable[[], bool]) -> None:
         checkpoint = MemoryCheckpoint(self.checkpoint)
 
         def on_epoch(report: EpochReport) -> None:

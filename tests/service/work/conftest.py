@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from search.adapted import AdaptedSupernet
 from search.registry import DEFAULT_SUPERNET
+from search.space import Candidate
+from search.supernet import load_supernet
 from service.record.claims import Claim, fail_job
 from service.record.database import Database
 from service.record.jobs import create_job
@@ -16,8 +19,14 @@ from service.schemas import JobRequest, JobSettings
 from service.settings import Settings
 from service.work import stages
 from service.work.job_run import JobRun
+from service.work.pools.tasks import Shared
+from tests.service.conftest import shapes
 from tests.service.held_child import predict_measurement
 from tests.service.work.runs import Scoring, run_of
+from tinytl.config import LiteResidualSize
+from tinytl.data import ImageStore, Sample, ingest
+from tinytl.plan import Plan
+from tinytl.trainable import Method
 
 
 @pytest.fixture
@@ -55,3 +64,30 @@ def scoring(monkeypatch: pytest.MonkeyPatch) -> Scoring:
     scoring = Scoring()
     monkeypatch.setattr("service.work.pools.tasks.score", scoring)
     return scoring
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    folder = tmp_path_factory.mktemp("shared")
+    samples = []
+    for number, split in enumerate(("train", "val", "test")):
+        for name, content in shapes(per_class=6, seed=number).items():
+            path = folder / f"{split}-{name.replace('/', '-')}"
+            path.write_bytes(content)
+            label = ("circle", "square").index(name.partition("/")[0])
+            samples.append(Sample(path=path, label=label, split=split))  # type: ignore[arg-type]
+    ingest(samples, ("circle", "square"), folder / "images", image_size=48)
+    supernet = load_supernet(DEFAULT_SUPERNET, folder)
+    adapted = AdaptedSupernet.fresh(supernet, 2, method=Method.LITE_RESIDUAL_BIAS, seed=3)
+    return Shared(store=ImageStore.open(folder / "images"), adapted=adapted)
+
+
+@pytest.fixture(scope="module")
+def candidate(shared: Shared) -> Candidate:
+    assert shared.adapted is not None
+    return Candidate(
+        subnet=shared.adapted.spec.smallest,
+        resolution=32,
+        lite_residual=LiteResidualSize(),
+        plan=Plan.whole(4),
+    )

@@ -38,7 +38,8 @@ def run_of(settings: Settings, database: Database, claim: Claim, job_id: str) ->
         should_stop=lambda: False,
     )
     run.__dict__["samples"] = []
-    run.__dict__["progress"] = SimpleNamespace(report=lambda *arguments: None)
+    unheard = dict.fromkeys(("report", "resume"), lambda *arguments: None)
+    run.__dict__["progress"] = SimpleNamespace(**unheard)
     return run
 
 

@@ -90,6 +90,17 @@ def test_a_resumed_attempt_does_not_count_what_was_there_already(told: Told) -> 
     assert told.seconds_left == pytest.approx(6.0 * (10.0 + 40.0))
 
 
+def test_what_was_there_already_may_be_known_late(told: Told) -> None:
+    """The stage has begun when its first training is found to be half done."""
+    told.progress.report(Stage.TRAIN, 0.0, 1.0)
+    told.seconds += 1.0
+    told.progress.resume(Stage.TRAIN, 0.5, 1.0)
+    assert told.written[-1] == (Stage.TRAIN, pytest.approx(0.75), None)
+    told.seconds += 30.0
+    told.progress.report(Stage.TRAIN, 0.6, 1.0)
+    assert told.seconds_left == pytest.approx(10.0 * (12.0 + 10.0))
+
+
 def test_it_is_written_now_and_then_and_at_each_end(told: Told) -> None:
     for step in range(1, 9):
         told.seconds += 0.25

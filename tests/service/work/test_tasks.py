@@ -1,6 +1,7 @@
 """Real tasks, with what they share handed over in each way: all find the same."""
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,48 +9,15 @@ import pytest
 import torch
 
 from search import racing
-from search.adapted import AdaptedSupernet
-from search.registry import DEFAULT_SUPERNET
 from search.space import Candidate
-from search.supernet import load_supernet
 from service.work.pools import tasks
 from service.work.pools.news import Done, Epoch, News, Resumed, Step
 from service.work.pools.tasks import Parcel, ScoreTask, Shared, TrainTask, to_arrays
 from tests.pretended_gpu import GPU, pretended_gpu
-from tests.service.conftest import shapes
-from tinytl.config import LiteResidualSize, NetworkConfig
-from tinytl.data import ImageStore, Sample, ingest
+from tinytl.config import NetworkConfig
 from tinytl.network import Network, build_network
-from tinytl.plan import Plan
 from tinytl.train import TrainSettings
 from tinytl.trainable import Method
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    folder = tmp_path_factory.mktemp("shared")
-    samples = []
-    for number, split in enumerate(("train", "val", "test")):
-        for name, content in shapes(per_class=6, seed=number).items():
-            path = folder / f"{split}-{name.replace('/', '-')}"
-            path.write_bytes(content)
-            label = ("circle", "square").index(name.partition("/")[0])
-            samples.append(Sample(path=path, label=label, split=split))  # type: ignore[arg-type]
-    ingest(samples, ("circle", "square"), folder / "images", image_size=48)
-    supernet = load_supernet(DEFAULT_SUPERNET, folder)
-    adapted = AdaptedSupernet.fresh(supernet, 2, method=Method.LITE_RESIDUAL_BIAS, seed=3)
-    return Shared(store=ImageStore.open(folder / "images"), adapted=adapted)
-
-
-@pytest.fixture(scope="module")
-def candidate(shared: Shared) -> Candidate:
-    assert shared.adapted is not None
-    return Candidate(
-        subnet=shared.adapted.spec.smallest,
-        resolution=32,
-        lite_residual=LiteResidualSize(),
-        plan=Plan.whole(4),
-    )
 
 
 def sent(parcel: Parcel) -> Shared:
@@ -135,6 +103,17 @@ def test_both_run_on_the_device_of_what_they_share(
     assert done.score is not None
     labels = shared.store.split("val").labels[racing.order(12, 5)]
     assert np.array_equal(done.score.correct, labels == 0)  # without values, the first class it is
+
+
+def test_a_training_begins_anew_where_its_checkpoint_can_not_be_read(
+    shared: Shared, candidate: Candidate
+) -> None:
+    task = training_of(shared, candidate, TrainSettings(epochs=1))
+    told = news_of(replace(task, checkpoint=b"damaged"), shared)
+    kinds = [type(news) for news in told]
+    assert kinds == [type(news) for news in news_of(task, shared)]
+    assert Resumed not in kinds
+    assert kinds[-1] is Done
 
 
 def weights_in(checkpoint: bytes) -> dict[str, bytes]:
