@@ -66,9 +66,13 @@ class Folder:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """The files below root in a fixed order, junk left out. Raises DatasetError for links, and for
-    names that are no text."""
-    for directory, folders, files in os.walk(root, followlinks=False):
+    """The files below root in a fixed order, junk left out. Raises DatasetError for links, for
+    names that are no text, and for folders that can't be read."""
+
+    def fail(error: OSError) -> None:
+        raise DatasetError(f"can't read {str(error.filename)!r}: {error.strerror}") from error
+
+    for directory, folders, files in os.walk(root, onerror=fail, followlinks=False):
         folders[:] = sorted(name for name in folders if not is_junk((name,)))
         for name in [*folders, *sorted(files)]:
             path = Path(directory) / name

@@ -95,6 +95,8 @@ def _place_all(paths: Sequence[str]) -> tuple[str | None, tuple[Placed, ...]]:
     wrapper = _wrapper(all_parts)
     inner = [parts[1:] for parts in all_parts] if wrapper is not None else all_parts
     has_splits = all(parts[0].casefold() in _SPLITS for parts in inner)
+    if not has_splits:
+        _check_none_is_astray(inner, paths)
     files = tuple(
         _place(parts, shown, has_splits) for parts, shown in zip(inner, paths, strict=True)
     )
@@ -110,6 +112,23 @@ def _wrapper(all_parts: Sequence[Parts]) -> str | None:
         return first
     nested = all(len(parts) > 3 and parts[1].casefold() in _SPLITS for parts in all_parts)
     return first if nested else None
+
+
+def _check_none_is_astray(inner: Sequence[Parts], paths: Sequence[str]) -> None:
+    """Raises DatasetError for a file that lies beside the split folders, or the one folder, that
+    nearly all others are in: without it, these would be where they should be."""
+    if all(len(parts) < 3 for parts in inner):
+        return
+    in_splits = [parts[0].casefold() in _SPLITS for parts in inner]
+    in_folder = [parts[0] == inner[0][0] for parts in inner]
+    if sum(in_splits) > len(inner) / 2:
+        astray, where = in_splits.index(False), "in train, val or test"
+    elif all(in_folder) and any(len(parts) < 3 for parts in inner):
+        astray = next(number for number, parts in enumerate(inner) if len(parts) < 3)
+        where = "in a class folder"
+    else:
+        return
+    raise DatasetError(f"{paths[astray]!r} is not {where}, as others are; {_SHAPE}")
 
 
 def _place(parts: Parts, shown: str, has_splits: bool) -> Placed:

@@ -138,10 +138,10 @@ def _notes_on_splits(layout: Layout) -> list[str]:
     missing = [_FOLDER_OF[split] for split in splits if split not in counts]
     notes = []
     if missing:
-        taken = "for each, a" if len(missing) == 2 else "a"
+        then = " for the test, then a fifth of the rest to validate" if len(missing) == 2 else ""
         notes.append(
-            f"There are no {' and no '.join(missing)} images: {taken} fifth of every class's "
-            f"training images will be taken. Images from other times or places would test more "
+            f"There are no {' and no '.join(missing)} images: a fifth of every class's training "
+            f"images will be taken{then}. Images from other times or places would test more "
             f"honestly."
         )
     for split in splits:

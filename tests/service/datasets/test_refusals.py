@@ -1,14 +1,18 @@
 """Uploads that are hostile, damaged or too large, and what is nearly so."""
 
+import errno
+import os
 import random
 import stat
 import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.datasets.folder import walk
 from service.datasets.store import import_dataset
 from service.errors import DatasetError, TooLargeError
 from service.record.database import Database
@@ -218,6 +222,23 @@ def test_symlinks_and_devices(
             entry.external_attr = (kind | 0o777) << 16
             archive.writestr(entry, "/etc/passwd")
         assert words in refuse(path, settings, database)
+
+
+def test_a_folder_that_can_not_be_read_is_not_left_out(
+    make_zip: MakeZip, flat_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    zipfile.ZipFile(make_zip(flat_files)).extractall(folder)
+    scandir = os.scandir
+
+    def refuse_one(path: Any) -> Any:
+        if Path(path).name == "square":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_one)
+    with pytest.raises(DatasetError, match=r"can't read .*square': Permission denied"):
+        list(walk(folder))
 
 
 def test_symlinks_in_folders(

@@ -97,7 +97,7 @@ def _without(files: Files, *splits: str) -> Files:
 def test_missing_splits(report: Report) -> None:
     (note,) = report(_without(even_files(), "val", "test")).notes
     assert "no validation and no test images" in note
-    assert "for each, a fifth of every class's training images will be taken" in note
+    assert "will be taken for the test, then a fifth of the rest to validate." in note
     (note,) = report(_without(even_files(), "val")).notes
     assert note.startswith("There are no validation images: a fifth of every class")
 

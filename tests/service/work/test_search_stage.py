@@ -317,6 +317,9 @@ def test_progress_is_told_after_each_trial(make_run: MakeRun, scoring: Scoring) 
     search(run, scoring.store, ADAPTED)
     assert {share for _, share in told} == {0.0, 0.2, 0.4, 0.6, 0.8, 1.0}
     assert {stage for stage, _ in told} == {Stage.SEARCH}
+    told.clear()
+    search(run, scoring.store, ADAPTED)  # another attempt, for which nothing is left to do
+    assert told == []
 
 
 def test_jobs_know_the_samplers_that_there_are() -> None:
