@@ -7,6 +7,7 @@ choice of both can be scored with shared weights.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -129,6 +130,7 @@ class _Run:
         self.images_by_class = list(by_class.values())
         self.identity = {
             "supernet": supernet.spec.id,
+            "weights_sha256": _digest(supernet.network),
             "num_classes": store.num_classes,
             "num_images": len(self.split),
             "resolutions": list(self.resolutions),
@@ -175,6 +177,14 @@ class _Run:
         except (BundleError, KeyError) as error:
             raise AdaptationError(f"checkpoint {path.name} is damaged: {error}") from error
         return int(done)
+
+
+def _digest(network: nn.Module) -> str:
+    """Names the values of its parameters."""
+    digest = hashlib.sha256()
+    for name, parameter in network.named_parameters():
+        digest.update(name.encode() + parameter.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _balanced(

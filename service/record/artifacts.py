@@ -18,7 +18,7 @@ ADAPTED = "adapted"
 KEPT = (BUNDLE, ADAPTED)
 """What a job keeps once it has succeeded."""
 
-ADAPTING = "adapting.2.safetensors"
+ADAPTING = "adapting.3.safetensors"
 """With the version of its content: what an earlier one left can't be gone on from."""
 TRAINING = ("tinytl.safetensors", "head_only.safetensors")
 RESUMABLE = (ADAPTING, *TRAINING)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from search.adapt import AdaptedSupernet
@@ -64,15 +65,25 @@ def _adapt(run: JobRun, store: ImageStore, key: str) -> AdaptedSupernet:
         run.progress.report(Stage.ADAPT, done, total)
         run.files.publish_resumable(ADAPTING)
 
-    adapted = adapt_supernet(
+    checkpoint = run.workplace.resumable(ADAPTING)
+    go_on = partial(
+        adapt_supernet,
         run.supernet,
         store,
         run.space.resolutions,
         run.adapt_settings(),
-        checkpoint=run.workplace.resumable(ADAPTING),
+        checkpoint=checkpoint,
         on_progress=on_progress,
         should_stop=run.should_stop,
     )
+    try:
+        adapted = go_on()
+    except AdaptationError as error:
+        if not checkpoint.exists():
+            raise
+        run.log(f"the adaptation begins anew: {error}")
+        checkpoint.unlink()
+        adapted = go_on()
     path = run.workplace.path(_FILE)
     adapted.save(path)
     _publish(run, path, key, ())

@@ -1,3 +1,4 @@
+import copy
 import random
 import sys
 from dataclasses import replace
@@ -202,6 +203,11 @@ def test_checkpoint_of_another_run(supernet, store, tmp_path):
             adapt(supernet, store, RESOLUTIONS, settings(**change), checkpoint=checkpoint)
     with pytest.raises(AdaptationError, match="belongs to another"):
         adapt(supernet, store, (32,), settings(), checkpoint=checkpoint)
+    other = copy.deepcopy(supernet)
+    with torch.no_grad():
+        other.network.first_conv.conv.weight[0, 0, 0, 0] += 1
+    with pytest.raises(AdaptationError, match="belongs to another"):
+        adapt(other, store, RESOLUTIONS, settings(), checkpoint=checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
     with pytest.raises(AdaptationError, match="damaged"):
         adapt(supernet, store, RESOLUTIONS, settings(), checkpoint=checkpoint)

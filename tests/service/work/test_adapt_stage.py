@@ -9,7 +9,7 @@ import pytest
 from search.errors import AdaptationError
 from search.pricing import price
 from search.space import Candidate
-from service.record.artifacts import ADAPTED, remove_leftovers
+from service.record.artifacts import ADAPTED, ADAPTING, remove_leftovers
 from service.record.blobs import Blobs
 from service.record.claims import Claim, release_job, succeed_job
 from service.record.collecting import collect
@@ -62,8 +62,11 @@ def adaptations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def adapt_supernet(
         supernet: object, store: object, resolutions: object, settings: Any, **named: Any
     ) -> Adapted:
-        named["checkpoint"].write_text("half done")
-        found.append(named["checkpoint"].parts[-3])
+        checkpoint = named["checkpoint"]
+        if checkpoint.exists() and checkpoint.read_text() == "another's":
+            raise AdaptationError("belongs to another adaptation")
+        checkpoint.write_text("half done")
+        found.append(checkpoint.parts[-3])
         return Adapted(f"{settings.steps} steps")
 
     monkeypatch.setattr(adapt_stage, "adapt_supernet", adapt_supernet)
@@ -248,6 +251,17 @@ def test_method_and_supernet_must_be_the_same(
         other.job.supernet = str(supernet)
         keys.add(adapted_key(other))
     assert len(keys) == 4
+
+
+def test_a_checkpoint_that_can_not_be_gone_on_from_is_given_up(
+    make_run: MakeRun, adaptations: list[str]
+) -> None:
+    run = make_run(LIMIT)
+    run.workplace.path(ADAPTING).write_text("another's")
+    adapted: Any = adapt(run, STORE)
+    assert adapted.words == STEPS
+    assert adaptations == [run.job.id]
+    assert "the adaptation begins anew: belongs to another adaptation" in logs(run)
 
 
 def test_another_attempt_uses_what_the_first_has_adapted(
