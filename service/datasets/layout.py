@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,10 +72,14 @@ def read_layout(paths: Iterable[str], *, min_images_per_class: int) -> Layout:
 
 
 def read_layouts(
-    sources: Sequence[Iterable[str]], *, min_images_per_class: int
+    sources: Sequence[Iterable[str]],
+    *,
+    min_images_per_class: int,
+    splits: Collection[Split] = ("train", "val", "test"),
 ) -> tuple[Layout, ...]:
-    """The layouts of one dataset's sources: each has the classes of all of them."""
-    placed = [_place_all(sorted(paths)) for paths in sources]
+    """The layouts of one dataset's sources: each has the classes of all of them. Of other splits
+    than these nothing is looked at."""
+    placed = [_place_all(sorted(paths), splits) for paths in sources]
     files = tuple(file for _, of_source in placed for file in of_source)
     _check_case("class", (file.class_name for file in files))
     for _, of_source in placed:
@@ -87,7 +91,9 @@ def read_layouts(
     )
 
 
-def _place_all(paths: Sequence[str]) -> tuple[str | None, tuple[Placed, ...]]:
+def _place_all(
+    paths: Sequence[str], splits: Collection[Split]
+) -> tuple[str | None, tuple[Placed, ...]]:
     """The name of the folder around everything, if there is one, and the files."""
     all_parts = [tuple(path.split("/")) for path in paths]
     if not all_parts:
@@ -98,7 +104,9 @@ def _place_all(paths: Sequence[str]) -> tuple[str | None, tuple[Placed, ...]]:
     if not has_splits:
         _check_none_is_astray(inner, paths)
     files = tuple(
-        _place(parts, shown, has_splits) for parts, shown in zip(inner, paths, strict=True)
+        _place(parts, shown, has_splits)
+        for parts, shown in zip(inner, paths, strict=True)
+        if not has_splits or _SPLITS[parts[0].casefold()] in splits
     )
     return wrapper, files
 

@@ -57,13 +57,16 @@ class Sources:
             if not of_source:
                 raise DatasetError(f"{name!r} has no images; expected class/image.jpg in it")
         self._num_notes = sum(len(source.paths) for source in self._opened) - sum(map(len, paths))
-        layouts = read_layouts(paths, min_images_per_class=_MIN_IMAGES_PER_CLASS)
+        layouts = read_layouts(
+            paths, min_images_per_class=_MIN_IMAGES_PER_CLASS, splits=("train", "val")
+        )
         self.classes = layouts[0].classes
         self.files: dict[str, Placed] = {
             f"{number}/{file.path}": file
             for number, layout in enumerate(layouts)
             for file in layout.files
         }
+        self._num_test = sum(map(len, paths)) - len(self.files)
 
     @property
     def has_validation(self) -> bool:
@@ -80,14 +83,14 @@ class Sources:
         samples = [
             Sample(path=Path(key), label=labels[file.class_name], split=file.split)
             for key, file in self.files.items()
-            if file.split != "test"
         ]
         return samples if self.has_validation else _hold_out(samples, seed)
 
     def notes(self) -> list[str]:
         """What is left out, in words."""
-        num_test = sum(file.split == "test" for file in self.files.values())
-        found = [f"{num_test} images of the test split are not used"] if num_test else []
+        found = []
+        if self._num_test:
+            found.append(f"{self._num_test} images of the test split are not used")
         if self._num_notes:
             found.append(f"{self._num_notes} files that are no images are left out")
         return found

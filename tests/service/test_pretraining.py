@@ -201,8 +201,9 @@ def test_an_undecodable_image_is_named(
 def test_sources_are_merged_by_class(tmp_path: Path, make_zip: MakeZip, flat_files: Files) -> None:
     first = make_zip({f"train/{name}": data for name, data in flat_files.items()})
     more = {"train/line/0.png": b"1", "train/line/1.png": b"2", "train/circle/9.png": b"3"}
-    others = {"val/circle/0.png": b"4", "test/line/0.png": b"5", "classes.json": b"{}"}
-    second = _write(tmp_path / "second", more | others)
+    others = {"val/circle/0.png": b"4", "classes.json": b"{}"}
+    unlabelled = {"test/0.png": b"5", "test/images/0.png": b"6"}
+    second = _write(tmp_path / "second", more | others | unlabelled)
     with open_sources([first, second], Settings()) as sources:
         samples = sources.samples(seed=0)
         assert sources.classes == ("circle", "line", "square")
@@ -210,6 +211,7 @@ def test_sources_are_merged_by_class(tmp_path: Path, make_zip: MakeZip, flat_fil
             ("1/val/circle/0.png", 0)
         ]
         assert sum(sample.label == 0 and sample.split == "train" for sample in samples) == 7
+        assert sources.notes()[0] == "2 images of the test split are not used"
         assert len(sources.notes()) == 2
         listing = sources.sha256()
     (second / "train" / "line" / "0.png").write_bytes(b"11")
