@@ -7,7 +7,6 @@ choice of both can be scored with shared weights.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
@@ -26,7 +25,7 @@ from search.lite_residual_sizes import SIZES, holder
 from search.optimizer import SubnetAdam
 from search.space import sample_subnet
 from search.supernet import Supernet
-from tinytl.checkpoint import read_tensors, write_tensors
+from tinytl.checkpoint import read_tensors, sha256_of, write_tensors
 from tinytl.config import LiteResidualSize
 from tinytl.data import Augmentation, ImageStore, normalize
 from tinytl.errors import BundleError, CancelledError
@@ -130,7 +129,7 @@ class _Run:
         self.images_by_class = list(by_class.values())
         self.identity = {
             "supernet": supernet.spec.id,
-            "weights_sha256": _digest(supernet.network),
+            "weights_sha256": sha256_of(supernet.network.named_parameters()),
             "num_classes": store.num_classes,
             "num_images": len(self.split),
             "resolutions": list(self.resolutions),
@@ -177,14 +176,6 @@ class _Run:
         except (BundleError, KeyError) as error:
             raise AdaptationError(f"checkpoint {path.name} is damaged: {error}") from error
         return int(done)
-
-
-def _digest(network: nn.Module) -> str:
-    """Names the values of its parameters."""
-    digest = hashlib.sha256()
-    for name, parameter in network.named_parameters():
-        digest.update(name.encode() + parameter.detach().contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _balanced(

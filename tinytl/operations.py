@@ -245,9 +245,10 @@ class UnitCost:
             return 0
         if unit.is_depthwise:
             return self._blocked_weight
-        if self.setting.num_images == 1 and self.x <= _NATIVE_CONV_BYTES:
+        if self.setting.num_images == 1:
             columns = native_columns(self.x, unit.kernel_size, unit.stride)
-            return columns + self._weight + _NATIVE_PADDING_BYTES
+            if columns:
+                return columns + self._weight + _NATIVE_PADDING_BYTES
         return self._weight + self._blocked_weight + SCRATCH_BYTES
 
     @property

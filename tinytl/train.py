@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinytl.checkpoint import Checkpoint, FileCheckpoint
+from tinytl.checkpoint import Checkpoint, FileCheckpoint, sha256_of
 from tinytl.data import Augmentation, ImageSplit, ImageStore, Split
 from tinytl.errors import (
     BundleError,
@@ -210,7 +209,7 @@ class _Run:
             "settings": asdict(self.settings),
             "network": to_ofa(self.network.config),
             "method": self.network.method.value,
-            "frozen_values": _digest(self.network),
+            "frozen_values": sha256_of(_frozen_values(self.network)),
             "classes": list(self.store.classes),
             "images": [self.store.image_size, *map(len, splits)],
             "image_values": [split.sha256() for split in splits],
@@ -323,14 +322,10 @@ def _check_store(store: ImageStore, network: Network) -> None:
             )
 
 
-def _digest(network: Network) -> str:
-    """Names the values of everything that training leaves as it is."""
+def _frozen_values(network: Network) -> Iterator[tuple[str, Tensor]]:
+    """By name, everything that training leaves as it is."""
     trained = network.trained_parameters().keys()
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        if name not in trained:
-            digest.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
+    return ((name, value) for name, value in network.state_dict().items() if name not in trained)
 
 
 def _as_json(value: Any) -> Any:

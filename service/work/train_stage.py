@@ -103,7 +103,6 @@ class _Training:
                 return weights
         _, weights = supernet.subnet_weights(candidate, self._store)
         path = self._run.workplace.path(f"{kind}.safetensors")
-        path.unlink(missing_ok=True)
         write_tensors(path, weights, header)
         self._run.files.publish(kind, path)
         return weights
