@@ -4,8 +4,7 @@
 
 The bundled supernet is adapted to the dataset, as a job adapts it, at all resolutions of the
 space; with lite residuals of one size, which all candidates have. Then every candidate is scored
-as a job scores it where mirrored images show other classes: on the validation images as they are,
-with the shared weights as they would be delivered.
+as a job scores it (search.score).
 The space is the depth of each stage, one kernel size and one expand ratio for all blocks, and the
 resolution: 4,374 candidates.
 
@@ -39,17 +38,15 @@ from search.adapt import AdaptSettings, adapt
 from search.adapted import AdaptedSupernet
 from search.architecture import NUM_ELASTIC_STAGES, Subnet, SupernetSpec
 from search.registry import DEFAULT_SUPERNET, locate
+from search.score import score
 from search.space import Candidate, SearchSpace
 from search.supernet import load_supernet
 from service.settings import Settings
 from tinytl.config import LiteResidualSize
 from tinytl.data import ImageStore
-from tinytl.network import build_network
-from tinytl.train import evaluate
 
 FOLDER = Path(__file__).parent / "landscapes"
 RESOLUTIONS = (48, 64)
-_EVALUATION_BATCH = 64
 _NUM_MEASURED = 50
 _ADAPTATION = AdaptSettings(lite_residual_sizes=(LiteResidualSize(),))
 
@@ -157,16 +154,7 @@ def _cache_dir() -> Path:
 
 
 def _count_correct(adapted: AdaptedSupernet, candidate: Candidate, store: ImageStore) -> int:
-    """As search.score does it without mirror images."""
-    config, weights = adapted.subnet_weights(candidate, store)
-    split = store.split("val")
-    accuracy = evaluate(
-        build_network(config, adapted.method, weights),
-        split,
-        resolution=candidate.resolution,
-        batch_size=_EVALUATION_BATCH,
-    )
-    return round(accuracy * len(split))
+    return int(score(adapted, candidate, store).correct.sum())
 
 
 def main() -> None:
