@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -34,6 +35,9 @@ _BUNDLED_DIRECTORY = Path(__file__).parent / "supernets"
 _SUFFIXES = (".safetensors", ".pth")
 _MAX_DOWNLOAD_BYTES = 500_000_000
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+_PART = ".part"
+_ABANDONED_SECONDS = 3600
+"""Nothing was written for that long, where a download would have failed after _TIMEOUT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +203,8 @@ def _spec_of_file(path: Path) -> SupernetSpec:
 def _new_file(path: Path) -> Iterator[BinaryIO]:
     """A file that gets its name only if the block ends without an error, else is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    _remove_abandoned(path.parent)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
     os.close(handle)
     try:
         with open(temporary, "wb") as file:
@@ -208,6 +213,14 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Parts that were left behind by processes that were killed."""
+    for part in directory.glob(f".*{_PART}"):
+        with suppress(FileNotFoundError):  # another process does the same
+            if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                part.unlink()
 
 
 def _download(url: str, file: BinaryIO) -> None:

@@ -18,7 +18,7 @@ from search.architecture import Subnet, SupernetSpec
 from search.errors import SupernetError
 from search.lite_residual_sizes import LARGEST
 from search.ofa_package import build_elastic_network
-from search.registry import OFFICIAL_URL, locate
+from search.registry import OFFICIAL_URL, SupernetFile, locate
 from tinytl.config import LiteResidualSize, NetworkConfig, with_lite_residuals
 from tinytl.lite_residual import LiteResidual
 
@@ -175,8 +175,12 @@ def load_supernet(
 
     Raises SupernetError where the file is not the whole network that its name says.
     """
-    found = locate(name_or_path, cache_dir, base_url=base_url)
-    return supernet_from_weights(found.spec, read_weights(found.path), source=str(found.path))
+    return load_supernet_file(locate(name_or_path, cache_dir, base_url=base_url))
+
+
+def load_supernet_file(file: SupernetFile) -> Supernet:
+    """Load a supernet that is on this machine. Raises SupernetError as load_supernet does."""
+    return supernet_from_weights(file.spec, read_weights(file.path), source=str(file.path))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from service.console import Meter
 from service.datasets.sources import Sources, name_of, open_sources
 from service.errors import InputError, ServiceError
 from service.output_folder import STATE, check_apart, locked, removed_unless_used, signals_set
+from service.record.blobs import hash_of
 from service.settings import Settings
 from tinytl.errors import CancelledError
 from tinytl.units import format_bytes
@@ -104,6 +105,7 @@ class _Pretraining:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from search.pretraining.output import Note  # imports torch
         from search.pretraining.processes import usual_num_processes
+        from search.supernet import load_supernet_file
 
         self._sources, self._start, self._meter = sources, start, meter
         self._output, self._state = request.output, request.output / STATE
@@ -119,16 +121,20 @@ class _Pretraining:
             **{**vars(schedule), **request.settings},
         )
         self._steps_per_epoch = self._settings.steps_per_epoch(num_images, self._num_processes)
+        data = {
+            "names": list(sources.names),
+            "num_classes": len(sources.classes),
+            "num_train_images": num_images,
+            "num_val_images": len(self._samples) - num_images,
+            "validation": "a split of the data" if sources.has_validation else "held out",
+            "image_side": self._settings.resolutions[-1],
+            "listing_sha256": sources.sha256(),
+        }
+        if start is not None:
+            load_supernet_file(start)  # a damaged one is refused before the images are read
+            data["start_sha256"] = hash_of(start.path)
         self._note = Note(
-            data={
-                "names": list(sources.names),
-                "num_classes": len(sources.classes),
-                "num_train_images": num_images,
-                "num_val_images": len(self._samples) - num_images,
-                "validation": "a split of the data" if sources.has_validation else "held out",
-                "image_side": self._settings.resolutions[-1],
-                "listing_sha256": sources.sha256(),
-            },
+            data=data,
             classes=sources.classes,
             licence=request.licence,
             start=None if start is None else _card(start),

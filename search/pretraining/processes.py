@@ -25,7 +25,7 @@ from search.pretraining.output import Note
 from search.pretraining.run import Progress, pretrain
 from search.pretraining.settings import PretrainSettings
 from search.registry import SupernetFile
-from search.supernet import Supernet, read_weights, supernet_from_weights
+from search.supernet import load_supernet_file
 from tinytl.data import ImageStore
 from tinytl.errors import CancelledError, TinyTLError
 
@@ -49,7 +49,7 @@ class Pretraining:
         on_progress: Callable[[Progress], None],
         should_stop: Callable[[], bool],
     ) -> Path:
-        start = None if self.start is None else _load(self.start)
+        start = None if self.start is None else load_supernet_file(self.start)
         try:
             return pretrain(
                 self.settings,
@@ -66,10 +66,6 @@ class Pretraining:
                 f"the GPU's memory is too small for this training: ask for a smaller batch size "
                 f"or smaller resolutions ({error})"
             ) from error
-
-
-def _load(file: SupernetFile) -> Supernet:
-    return supernet_from_weights(file.spec, read_weights(file.path), source=str(file.path))
 
 
 def usual_num_processes() -> int:

@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 import subprocess
 
@@ -48,6 +49,18 @@ def test_damaged_cache_is_fetched_again(published, tmp_path):
     path = registry.fetch(OFFICIAL, cache, base_url=url)
     path.write_bytes(b"damaged")
     assert registry.fetch(OFFICIAL, cache, base_url=url).read_bytes() == served.read_bytes()
+
+
+def test_parts_of_killed_downloads_are_removed(published, tmp_path):
+    url, _ = published
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    abandoned, under_way = (cache / f".{OFFICIAL}.{name}.part" for name in ("old", "new"))
+    for part in (abandoned, under_way):
+        part.write_bytes(b"so far")
+    os.utime(abandoned, (0, 0))
+    registry.fetch(OFFICIAL, cache, base_url=url)
+    assert {path.name for path in cache.iterdir()} == {OFFICIAL, under_way.name}
 
 
 def cut_off(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from search.pretraining.state import CHECKPOINT
 from search.registry import DEFAULT_SUPERNET
@@ -135,6 +136,34 @@ def test_a_batch_norm_start_goes_on_with_group_norm(
     again = ["--start", str(tmp_path / f"{card['architecture']}.safetensors"), "--norm", "batch"]
     assert main(["pretrain", str(photos), *again, "--output", str(tmp_path / "further")]) == 2
     assert "has group norm, which can't become batch norm" in capsys.readouterr().err
+
+
+def test_a_start_that_was_replaced_under_its_name_is_another_training(
+    photos: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = tmp_path / RESULT
+    shutil.copyfile(whole / RESULT, start)
+    recipe = ("--epochs", "1", "--resolutions", "16", "--start", str(start))
+    arguments = ["pretrain", str(photos), *recipe, "--output", str(tmp_path / "further")]
+    assert main(arguments) == 0
+    assert main(arguments) == 0  # it is finished
+    weights = load_file(start)
+    save_file({key: value * 1.01 for key, value in weights.items()}, start)
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert "holds another training (start sha256 " in capsys.readouterr().err
+
+
+def test_a_damaged_start_is_refused_before_images_are_read(
+    flat_files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = _write(tmp_path / "shapes", flat_files | {"circle/0.png": b"\x89PNG\r\n\x1a\n"})
+    start = tmp_path / RESULT
+    start.write_bytes(b"cut off")
+    arguments = ["pretrain", str(photos), "--start", str(start)]
+    assert main([*arguments, "--output", str(tmp_path / "output")]) == 2
+    assert f"supernet file {start} can't be read" in capsys.readouterr().err
+    assert not (tmp_path / "output").exists()
 
 
 def test_ctrl_c_says_how_to_go_on(
