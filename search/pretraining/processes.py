@@ -8,7 +8,8 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -105,14 +106,25 @@ def run_in_processes(
             for rank in range(num_processes)
         ]
         try:
-            for child in children:
-                child.start()
+            with _ctrl_c_ignored():  # also in the children: the parent tells when to stop
+                for child in children:
+                    child.start()
             end_of_first.close()
             return _follow(children, pipe, on_progress, should_stop)
         finally:
             for child in children:
                 child.kill()
                 child.join()
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """In processes that are started meanwhile, too, from their first instruction on."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _follow(
@@ -159,7 +171,6 @@ def _take_part(
     pipe: Connection[Any, Any] | None,
 ) -> None:
     """What a child does. The first one has a pipe to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
     end_with_parent()
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))

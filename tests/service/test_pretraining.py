@@ -183,6 +183,24 @@ def test_ctrl_c_says_how_to_go_on(
     assert capsys.readouterr().err.endswith("stopped; run the same command again to go on\n")
 
 
+def test_ctrl_c_while_processes_start_is_taken_as_one_later_is(
+    photos: Path, tmp_path: Path
+) -> None:
+    arguments = ["pretrain", str(photos), *QUICK, "--output", str(tmp_path), "--processes", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", *arguments],
+        start_new_session=True,  # as a terminal does, which sends Ctrl-C to all of a group
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: len(descendants(process.pid)) >= 2, _PATIENCE_SECONDS)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=_PATIENCE_SECONDS)
+    assert process.returncode == 1
+    assert errors.endswith("stopped; run the same command again to go on\n")
+    assert "Traceback" not in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
