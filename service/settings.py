@@ -80,7 +80,8 @@ class Settings(BaseSettings):
     max_dataset_bytes: Bytes = 8_000_000_000
     """All images of a dataset, unpacked."""
     max_image_bytes: Bytes = 100_000_000
-    max_image_pixels: int = Field(default=120_000_000, gt=0)
+    max_image_pixels: int = Field(default=120_000_000, gt=0, le=178_956_970)
+    """Of larger images Pillow itself opens none."""
     max_dataset_images: int = Field(default=200_000, gt=0)
     max_classes: int = Field(default=2_000, ge=2)
     max_compression_ratio: float = Field(default=200.0, gt=1)

@@ -23,6 +23,7 @@ def test_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_upload_bytes": "64 parsecs"}, "64 parsecs"),
         ({"lease_seconds": 1.0, "poll_seconds": 1.0}, "at least three times poll_seconds"),
         ({"min_images_per_class": 0}, "min_images_per_class"),
+        ({"max_image_pixels": 200_000_000}, "less than or equal to 178956970"),
         ({"ray_address": "ray://head:10001"}, "auto or HOST:PORT but got 'ray://head:10001'"),
         ({"ray_address": "head"}, "auto or HOST:PORT but got 'head'"),
         ({"ray_address": "local"}, "auto or HOST:PORT but got 'local'"),
