@@ -17,7 +17,7 @@ from service.errors import BlobError, InputError, ServiceError
 from service.feasibility import check_feasible, with_supernet
 from service.output_folder import STATE, check_apart, locked, removed_unless_used, signals_set
 from service.record.artifacts import BUNDLE, artifact_path, remove_leftovers
-from service.record.blobs import open_blobs
+from service.record.blobs import hash_of, open_blobs
 from service.record.collecting import collect
 from service.record.database import Database
 from service.record.jobs import (
@@ -35,6 +35,9 @@ from service.settings import Settings
 from service.work.worker import Worker
 
 BUNDLE_NAME = "model.tinyfit.zip"
+_SUPERNET = "supernet-sha256"
+"""In the state: of the user's supernet file that the job was made with."""
+
 _POLL_SECONDS = 0.3
 
 
@@ -93,8 +96,12 @@ def _find_or_create_job(
     )
     wanted = with_supernet(wanted, settings, num_classes=num_classes)
     check_feasible(wanted, num_classes=num_classes)
+    supernet = settings.data_dir / _SUPERNET
+    sha256 = _own_supernet_sha256(wanted)
     for job, _ in list_jobs(database):
         other = _differences(job, wanted)
+        if not other and supernet.exists() and supernet.read_text() != sha256:
+            other = [f"supernet sha256 {supernet.read_text()} there, {sha256} now"]
         if job.status is Status.FAILED:
             if not other:
                 return retry_job(database, job.id)
@@ -109,7 +116,14 @@ def _find_or_create_job(
         requeue_job(database, job.id)
         return job
     _check_supernet_file(wanted.supernet, settings)
+    supernet.write_text(sha256)
     return create_job(database, wanted)[0]
+
+
+def _own_supernet_sha256(wanted: JobRequest) -> str:
+    """Empty where the supernet is none of the user's files."""
+    path = Path(wanted.supernet)
+    return hash_of(path) if path.is_file() else ""
 
 
 def _check_supernet_file(supernet: str, settings: Settings) -> None:

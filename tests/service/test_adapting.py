@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from search.registry import DEFAULT_SUPERNET, locate
 from service import adapting
 from service.adapting import FailedJobError, adapt
 from service.console import Meter
@@ -16,7 +18,7 @@ from service.record.claims import claim_job, fail_job
 from service.record.database import Database
 from service.record.jobs import get_job, list_jobs
 from service.record.models import Job, Status
-from service.schemas import JobRequest, JobSettings
+from service.schemas import AUTO_SUPERNET, JobRequest, JobSettings
 from service.settings import Settings
 
 Files = dict[str, bytes]
@@ -49,9 +51,9 @@ def run_adapt(tmp_path: Path, split_files: Files) -> Callable[..., Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
-    def run(**changed: int) -> None:
+    def run(supernet: str = AUTO_SUPERNET, **changed: int) -> None:
         asked = JobSettings.model_validate({"resolutions": [32], **changed})
-        request = JobRequest(dataset="", memory_limit=6_000_000, settings=asked)
+        request = JobRequest(dataset="", memory_limit=6_000_000, supernet=supernet, settings=asked)
         adapt(tmp_path / "images", request, tmp_path / "output", Settings(), Meter(io.StringIO()))
 
     return run
@@ -95,6 +97,24 @@ def test_a_job_under_way_is_not_mixed_with_another(
         run_adapt()
     with pytest.raises(InputError, match="epochs 10 there, 3 now"):
         run_adapt(epochs=3)
+
+
+def test_a_supernet_file_replaced_under_its_name_is_another_argument(
+    run_adapt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*arguments: object) -> Job:
+        raise adapting.InterruptedJobError("stopped")
+
+    monkeypatch.setattr(adapting, "_run", interrupt)
+    weights = load_file(locate(DEFAULT_SUPERNET, tmp_path).path)
+    supernet = tmp_path / f"{DEFAULT_SUPERNET}.safetensors"
+    save_file(weights, supernet)
+    for _ in range(2):
+        with pytest.raises(adapting.InterruptedJobError):
+            run_adapt(str(supernet))
+    save_file({name: value * 1.01 for name, value in weights.items()}, supernet)
+    with pytest.raises(InputError, match=r"other arguments \(supernet sha256 \w{64} there"):
+        run_adapt(str(supernet))
 
 
 def test_a_job_of_an_earlier_version_goes_on(
