@@ -18,8 +18,8 @@ from service.record.claims import claim_job, fail_job
 from service.record.database import Database
 from service.record.jobs import get_job, list_jobs
 from service.record.models import Job, Status
-from service.schemas import AUTO_SUPERNET, JobRequest, JobSettings
-from service.settings import Settings
+from service.schemas import JobRequest, JobSettings
+from service.settings import AUTO_SUPERNET, Settings
 
 Files = dict[str, bytes]
 
