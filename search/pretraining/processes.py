@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -106,7 +106,7 @@ def run_in_processes(
             for rank in range(num_processes)
         ]
         try:
-            with _ctrl_c_ignored():  # also in the children: the parent tells when to stop
+            with _ctrl_c_blocked():  # in the children for good: the parent tells when to stop
                 for child in children:
                     child.start()
             end_of_first.close()
@@ -118,13 +118,14 @@ def run_in_processes(
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """In processes that are started meanwhile, too, from their first instruction on."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ctrl_c_blocked() -> Iterator[None]:
+    """It comes here once the block ends, and never to the processes that are started in it."""
+    resource_tracker.ensure_running()  # else the first process starts it, which unblocks Ctrl-C
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _follow(
