@@ -35,7 +35,7 @@ from service.settings import Settings
 from service.work.worker import Worker
 
 BUNDLE_NAME = "model.tinyfit.zip"
-_SUPERNET = "supernet-sha256"
+_SUPERNET_SHA256 = "supernet-sha256"
 """In the state: of the user's supernet file that the job was made with."""
 
 _POLL_SECONDS = 0.3
@@ -96,12 +96,11 @@ def _find_or_create_job(
     )
     wanted = with_supernet(wanted, settings, num_classes=num_classes)
     check_feasible(wanted, num_classes=num_classes)
-    supernet = settings.data_dir / _SUPERNET
-    sha256 = _own_supernet_sha256(wanted)
+    made_with, sha256 = settings.data_dir / _SUPERNET_SHA256, _own_supernet_sha256(wanted)
     for job, _ in list_jobs(database):
         other = _differences(job, wanted)
-        if not other and supernet.exists() and supernet.read_text() != sha256:
-            other = [f"supernet sha256 {supernet.read_text()} there, {sha256} now"]
+        if not other and made_with.exists() and (there := made_with.read_text()) != sha256:
+            other = [f"supernet sha256 {there} there, {sha256} now"]
         if job.status is Status.FAILED:
             if not other:
                 return retry_job(database, job.id)
@@ -116,7 +115,7 @@ def _find_or_create_job(
         requeue_job(database, job.id)
         return job
     _check_supernet_file(wanted.supernet, settings)
-    supernet.write_text(sha256)
+    made_with.write_text(sha256)
     return create_job(database, wanted)[0]
 
 

@@ -45,6 +45,16 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every job is stopped before anything is done for it."""
+
+    def interrupt(*arguments: object) -> Job:
+        raise adapting.InterruptedJobError("stopped")
+
+    monkeypatch.setattr(adapting, "_run", interrupt)
+
+
+@pytest.fixture
 def run_adapt(tmp_path: Path, split_files: Files) -> Callable[..., Any]:
     for name, content in split_files.items():
         path = tmp_path / "images" / name
@@ -86,26 +96,18 @@ def test_with_other_arguments_it_gives_way_to_a_new_one(
         database.close()
 
 
-def test_a_job_under_way_is_not_mixed_with_another(
-    run_adapt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*arguments: object) -> Job:
-        raise adapting.InterruptedJobError("stopped")
-
-    monkeypatch.setattr(adapting, "_run", interrupt)
+@pytest.mark.usefixtures("interrupted")
+def test_a_job_under_way_is_not_mixed_with_another(run_adapt: Callable[..., Any]) -> None:
     with pytest.raises(adapting.InterruptedJobError):
         run_adapt()
     with pytest.raises(InputError, match="epochs 10 there, 3 now"):
         run_adapt(epochs=3)
 
 
+@pytest.mark.usefixtures("interrupted")
 def test_a_supernet_file_replaced_under_its_name_is_another_argument(
-    run_adapt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run_adapt: Callable[..., Any], tmp_path: Path
 ) -> None:
-    def interrupt(*arguments: object) -> Job:
-        raise adapting.InterruptedJobError("stopped")
-
-    monkeypatch.setattr(adapting, "_run", interrupt)
     weights = load_file(locate(DEFAULT_SUPERNET, tmp_path).path)
     supernet = tmp_path / f"{DEFAULT_SUPERNET}.safetensors"
     save_file(weights, supernet)
@@ -117,15 +119,11 @@ def test_a_supernet_file_replaced_under_its_name_is_another_argument(
         run_adapt(str(supernet))
 
 
+@pytest.mark.usefixtures("interrupted")
 def test_a_job_of_an_earlier_version_goes_on(
-    run_adapt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run_adapt: Callable[..., Any], tmp_path: Path
 ) -> None:
     """It knew fewer settings."""
-
-    def interrupt(*arguments: object) -> Job:
-        raise adapting.InterruptedJobError("stopped")
-
-    monkeypatch.setattr(adapting, "_run", interrupt)
     with pytest.raises(adapting.InterruptedJobError):
         run_adapt()
     database = Database(f"sqlite:///{tmp_path / 'output' / '.tinyfit' / 'tinyfit.db'}")
