@@ -33,7 +33,10 @@ def _what(found: Mapping[str, Any]) -> str:
         return f"not JSON: {found['ctx']['error']}"
     if found["type"] == "model_attributes_type":
         return "expected a JSON object, sent with Content-Type: application/json"
-    return shortened(found["msg"].removeprefix("Value error, "), _MAX_QUOTED)
+    text = shortened(found["msg"].removeprefix("Value error, "), _MAX_QUOTED)
+    if found["msg"].startswith("Input should"):  # pydantic's own, which leave out what came
+        text += f", but got {shortened(repr(found['input']), _MAX_QUOTED)}"
+    return text
 
 
 def _quoted(value: Any) -> Any:

@@ -166,7 +166,7 @@ def test_an_infeasible_mac_limit_names_the_smallest_feasible_one(
         ({"memory_limit": "24 parsecs"}, "24 parsecs"),
         ({"memory_limit": None}, "memory_limit"),
         ({"memory_limit": 0}, "at least 1 byte"),
-        ({"method": "magic"}, "lite_residual"),
+        ({"method": "magic"}, "'norm+head' or 'full', but got 'magic'"),
         ({"supernet": "/etc/passwd"}, "unknown supernet '/etc/passwd'"),
         ({"surprise": 1}, "surprise"),
         ({"settings": {"trials": 0}}, "settings.trials"),
