@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check screenshots vendor clean
+.PHONY: setup demo test test-slow check modules screenshots vendor clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+modules:  # every module and what it holds
+	@$(PYTHON) docs/modules.py
 
 screenshots: $(STAMP)  # pictures of the page, of real jobs: needs chromium and a few minutes
 	$(BIN)/python docs/screenshots.py

@@ -19,9 +19,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from service.client import Client
+from service.contract.requests import JobRequest, JobSettings
+from service.contract.status import Status
 from service.demo import export_digits, serving
-from service.record.models import Status
-from service.schemas import JobRequest, JobSettings
 
 FOLDER = Path(__file__).with_name("screenshots")
 _FLAGS = (
@@ -31,7 +31,7 @@ _FLAGS = (
 _WIDE: dict[str, Any] = {"viewport": {"width": 1200, "height": 900}}
 _PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
 _COLOURS = 256
-_MAX_BYTES = 150_000
+_MAX_BYTES = 300_000
 _SHOWN_PROGRESS = 0.15
 _MARGIN = 14
 _SETTINGS: dict[str, Any] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-from service.record.database import Database
-from service.record.models import Base
+from service.record.db.database import Database
+from service.record.db.models import Base
 from service.settings import Settings
 
 

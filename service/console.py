@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from service.schemas import EventView
+    from service.views.schemas import EventView
 
 _LOG_EVERY_SECONDS = 5.0
 _FIRST_ESTIMATE_SECONDS = 3.0
@@ -111,10 +111,11 @@ def _words_of(event: EventView) -> str:
             )
         case "epoch":
             name = "head only, " if detail["training"] == "head_only" else ""
+            accuracy = detail["val_accuracy"]
+            right = "" if accuracy is None else f", {accuracy:.1%} of the validation images right"
             return (
                 f"{name}epoch {detail['epoch'] + 1} of {detail['num_epochs']}: "
-                f"loss {detail['train_loss']:.3f}, "
-                f"{detail['val_accuracy']:.1%} of the validation images right"
+                f"loss {detail['train_loss']:.3f}{right}"
             )
         case _:
             return str(detail.get("message", ""))

@@ -23,10 +23,12 @@ from typing import Any
 
 from service.client import Client
 from service.console import Meter, format_seconds
-from service.record.models import Status
-from service.schemas import EventView, JobRequest, JobView
-from tinytl.plan import Plan
-from tinytl.threads import torch_environment
+from service.contract.requests import JobRequest
+from service.contract.status import Status
+from service.views.peaks import peak_rows, trainer_text
+from service.views.schemas import EventView, JobView
+from tinytl.description.plan import Plan
+from tinytl.environment import torch_environment
 from tinytl.units import format_bytes
 
 OUTPUT = Path("demo-out")
@@ -187,9 +189,9 @@ def _summarize(job: JobView, judged: dict[str, Any], bundle: Path, seconds: floa
     gain = 100 * (judged["test_accuracy"] - result.head_only_test_accuracy)
     rows = (
         ("memory limit", format_bytes(job.memory_limit_bytes)),
-        ("training peak, predicted", format_bytes(result.predicted_peak_bytes)),
-        ("training peak, measured", format_bytes(result.measured_peak_bytes)),
+        *peak_rows(result),
         ("  measured again", f"{format_bytes(judged['measured_peak_bytes'])} (fresh process)"),
+        ("trained by", trainer_text(result)),
         ("chosen subnet", f"depths {result.subnet['depths']}, {result.resolution} px input"),
         ("plan", plan.describe()),
         ("test accuracy", f"{judged['test_accuracy']:.1%} ({judged['num_images']} images)"),

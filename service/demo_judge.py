@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import tinytl
-from tinytl.measure import measure_in_fresh_process
+from tinytl.measurement.measure import measure_in_fresh_process
 
 
 def main(bundle: Path, folder: Path) -> None:

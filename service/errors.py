@@ -1,6 +1,12 @@
-"""Errors that users of the service can cause or see. service/api/problems.py maps them to HTTP."""
+"""Errors that users of the service can cause or see. service/api/http/problems.py maps them to
+HTTP."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+_MAX_NAMED = 100
+"""Of images that can't be used: more than these are counted."""
 
 
 class ServiceError(Exception):
@@ -13,6 +19,22 @@ class InputError(ServiceError):
 
 class DatasetError(InputError):
     """The archive or folder can't become a dataset."""
+
+
+class BrokenImagesError(DatasetError):
+    """Images of the upload can't be used: all of them, each with a sentence on what would do."""
+
+    def __init__(self, problems: Mapping[str, Exception]) -> None:
+        self.problems = {path: str(error) for path, error in problems.items()}
+        sentences = list(self.problems.values())
+        count = f"{len(sentences)} images can't be used: " if len(sentences) > 1 else ""
+        them = "them" if len(sentences) > 1 else "it"
+        rest = len(sentences) - _MAX_NAMED
+        more = f"; and {rest} more" if rest > 0 else ""
+        super().__init__(
+            f"{count}{'; '.join(sentences[:_MAX_NAMED])}{more}. To go on without {them}: "
+            f"--skip-broken, or skip_broken over HTTP"
+        )
 
 
 class TooLargeError(DatasetError):
@@ -29,11 +51,15 @@ class InfeasibleLimitError(InputError):
         *,
         smallest_feasible_bytes: int | None,
         smallest_feasible_macs: int | None = None,
+        smallest_feasible_model_bytes: int | None = None,
+        smallest_feasible_inference_bytes: int | None = None,
     ) -> None:
         super().__init__(message)
         found = {
             "smallest_feasible_bytes": smallest_feasible_bytes,
             "smallest_feasible_macs": smallest_feasible_macs,
+            "smallest_feasible_model_bytes": smallest_feasible_model_bytes,
+            "smallest_feasible_inference_bytes": smallest_feasible_inference_bytes,
         }
         self.members = {name: value for name, value in found.items() if value is not None}
 

@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.logs import LogFormat
+from service.signing import key_of
 from tinytl.units import parse_size
 
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
@@ -39,8 +40,16 @@ def check_gpus_per_task(share: float) -> float:
     return share
 
 
+def _check_secret(secret: SecretStr) -> SecretStr:
+    try:
+        key_of(secret.get_secret_value())
+    except ValueError as error:
+        raise ValueError(f"webhook_secret is not one to sign with: {error}") from error
+    return secret
+
+
 AUTO_SUPERNET = "auto"
-"""In place of a supernet's name: the limits choose."""
+"""In place of a supernet's name: the data chooses, among those that fit the limits."""
 
 
 class Settings(BaseSettings):
@@ -58,7 +67,7 @@ class Settings(BaseSettings):
     supernet_cache_dir: Path = Path("~/.cache/tinyfit/supernets")
     """Where official supernets are kept once fetched."""
     supernet: str = AUTO_SUPERNET
-    """What jobs start from that ask for "auto": an id, a path, or "auto", as the limits allow."""
+    """What jobs start from that ask for "auto": an id, a path, or "auto", as the data chooses."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -88,6 +97,8 @@ class Settings(BaseSettings):
     """Unpacked over packed size of an archive entry; images hardly compress."""
     min_images_per_class: int = Field(default=5, ge=3)
     """Training images that each class needs."""
+    skip_broken: bool = False
+    """Whether uploads that don't say go on without images that can't be used."""
 
     artifact_grace_seconds: float = Field(default=24 * 3600.0, ge=0)
     """What nothing refers to stays in the artifact store for so long after its last use."""
@@ -95,6 +106,13 @@ class Settings(BaseSettings):
     """How long a job's process waits for an artifact store that does not answer."""
     retention_days: float | None = Field(default=None, gt=0)
     """Jobs that ended longer ago are deleted, with all that they left; None keeps them."""
+
+    devices: Path | None = None
+    """A JSON file of devices of one's own."""
+    webhook_secret: Annotated[SecretStr, AfterValidator(_check_secret)] | None = None
+    """Signs webhooks: "whsec_" and base64, or any text; None sends none."""
+    webhook_allow_private: bool = False
+    """Whether webhooks may go to this machine and its network."""
 
     lease_seconds: float = Field(default=30.0, gt=0)
     """A job whose worker has not renewed its lease for so long goes to another worker."""

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from search.registry import DEFAULT_SUPERNET
-from tinytl.threads import torch_environment
+from search.supernets.registry import DEFAULT_SUPERNET
+from tinytl.environment import torch_environment
 
 os.environ.update(torch_environment())  # read when torch is first imported
 os.environ["TINYFIT_SUPERNET"] = DEFAULT_SUPERNET  # wider ones take long

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search.architecture import SupernetSpec
-from search.elastic_group_norm import GroupNorm
-from search.ofa_package import build_elastic_network
-from search.supernet import Supernet
+from search.elastic.group_norm import GroupNorm
+from search.elastic.ofa_package import build_elastic_network
+from search.elastic.supernet import Supernet
+from search.space.architecture import SupernetSpec
 
 _LEAST_DEVIATION = 0.05
 """Of a group-normed channel: a channel that hardly varies is not blown up."""

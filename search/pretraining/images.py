@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinytl.data import ImageSplit, normalize
+from tinytl.description.config import IMAGENET, Normalization
+from tinytl.engine.ops.normalize import normalize
+from tinytl.training.data import ImageSplit
 
 _ASPECT_RATIO = 4 / 3
 
@@ -63,7 +65,10 @@ class Crops:
 class TrainingImages:
     """A split's images and labels on one device; on the CPU the images stay memory-mapped."""
 
-    def __init__(self, split: ImageSplit, device: torch.device) -> None:
+    def __init__(
+        self, split: ImageSplit, device: torch.device, normalization: Normalization = IMAGENET
+    ) -> None:
+        self._normalization = normalization
         self._images = split.all_images().to(device)
         self._labels = split.labels_of(range(len(split))).to(device)
 
@@ -82,7 +87,7 @@ class TrainingImages:
         across = torch.where(mirrored.bool()[:, None, None], across.flip(1), across)
         across = across * brightness[:, None, None]
         views = down[:, None] @ (images.float() @ across[:, None].transpose(2, 3))
-        return normalize(views.clamp_(0, 255)), self._labels[chosen]
+        return normalize(views.clamp_(0, 255), self._normalization), self._labels[chosen]
 
 
 def resampling(side: int, start: Tensor, length: Tensor, resolution: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -10,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
+from search.elastic.supernet import Supernet, supernet_tensors
+from search.elastic.weights_file import write_weights
 from search.pretraining.settings import PretrainSettings
-from search.supernet import Supernet
-from tinytl.checkpoint import written_whole
-from tinytl.data import IMAGE_MEAN, IMAGE_STD
 
 _METHOD = (
     "Sandwich rule: each step trains the largest subnet on the labels, the smallest and random "
@@ -38,31 +35,9 @@ class Note:
     start: Mapping[str, Any] | None = None
 
 
-def supernet_tensors(supernet: Supernet) -> dict[str, torch.Tensor]:
-    """All weights in 16 bits, batch norm statistics in 32, by ofa's names.
-
-    Lite residual modules are under blocks.N.lite_residual.
-    """
-    tensors = {
-        name: value
-        for name, value in supernet.network.state_dict().items()
-        if not name.endswith(".num_batches_tracked")
-    }
-    for index, module in supernet.lite_residuals.items():
-        for name, value in module.state_dict().items():
-            tensors[f"blocks.{index}.lite_residual.{name}"] = value
-    return {
-        name: (value if ".running_" in name else value.half()).cpu().contiguous()
-        for name, value in tensors.items()
-    }
-
-
 def write_supernet(path: Path, supernet: Supernet, card: Mapping[str, Any]) -> None:
     """Write path (.safetensors) and its card (.json) beside it, each whole or not at all."""
-    with written_whole(path) as partial:
-        partial.write_bytes(save(supernet_tensors(supernet)))
-    with written_whole(path.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(card, indent=1) + "\n")
+    write_weights(path, supernet_tensors(supernet), card)
 
 
 def card(
@@ -81,7 +56,7 @@ def card(
         "num_lite_residual_parameters": sum(map(_num_parameters, modules)),
         "weights": "float16 of the trained float32 values; keys of ofa's elastic networks",
         "norm": supernet.spec.norm.kind,
-        "data": {**note.data, "mean": IMAGE_MEAN, "std": IMAGE_STD},
+        "data": {**note.data, **asdict(supernet.spec.normalization)},
         "recipe": {"method": _METHOD, "settings": asdict(settings), **training},
         "start": note.start,
         "top1_accuracy": top1_accuracy,

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
+from search.elastic.supernet import load_supernet_file
 from search.errors import PretrainError, SearchError
 from search.pretraining.group import Group, join_group
 from search.pretraining.output import Note
 from search.pretraining.run import Progress, pretrain
 from search.pretraining.settings import PretrainSettings
-from search.registry import SupernetFile
-from search.supernet import load_supernet_file
-from tinytl.data import ImageStore
+from search.supernets.registry import SupernetFile
 from tinytl.errors import CancelledError, TinyTLError
+from tinytl.training.data import ImageStore
 
 _POLL_SECONDS = 0.2
 _STOP = "stop"

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.elastic.supernet import Supernet
 from search.errors import PretrainError
 from search.pretraining.group import Group
 from search.pretraining.images import TrainingImages
 from search.pretraining.output import Note, card, write_supernet
 from search.pretraining.settings import PretrainSettings
-from search.pretraining.start import first_supernet
+from search.pretraining.start import initial_supernet
 from search.pretraining.state import Done, TrainingState
 from search.pretraining.trainer import Trainer
 from search.pretraining.validation import (
@@ -27,9 +28,11 @@ from search.pretraining.validation import (
     random_subnets,
     summary,
 )
-from search.supernet import Supernet
-from tinytl.data import ImageStore, normalize
+from search.space.architecture import SupernetSpec
+from tinytl.description.config import Normalization
+from tinytl.engine.ops.normalize import normalize
 from tinytl.errors import CancelledError
+from tinytl.training.data import ImageStore
 
 _LOG_STEPS = 50
 
@@ -84,17 +87,18 @@ class _Run:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.settings, self.note, self.group = settings, note, group
-        self.supernet = first_supernet(
+        normalization = SupernetSpec.parse(settings.architecture).normalization
+        self.supernet = initial_supernet(
             settings,
             store.num_classes,
             start,
-            lambda: _calibration_images(store, settings.resolutions[-1]),
+            lambda: _calibration_images(store, settings.resolutions[-1], normalization),
         )
         for module in (self.supernet.network, *self.supernet.lite_residuals.values()):
             module.to(group.device)
         self.trainer = Trainer(
             self.supernet,
-            TrainingImages(store.split("train"), group.device),
+            TrainingImages(store.split("train"), group.device, normalization),
             settings,
             rank=group.rank,
             world_size=group.world_size,
@@ -205,8 +209,11 @@ class _Run:
             self.state.save(self.trainer.state(), self.done)
 
 
-def _calibration_images(store: ImageStore, resolution: int) -> Tensor:
-    return normalize(torch.cat(list(calibration_batches(store.split("train"), resolution))))
+def _calibration_images(
+    store: ImageStore, resolution: int, normalization: Normalization
+) -> Tensor:
+    images = torch.cat(list(calibration_batches(store.split("train"), resolution)))
+    return normalize(images, normalization)
 
 
 def _numbers(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:

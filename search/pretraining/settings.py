@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from search.errors import PretrainError
-from search.space import MAX_RESOLUTION, MIN_RESOLUTION
+from search.space.candidates import MAX_RESOLUTION, MIN_RESOLUTION
 
 _MAX_VALIDATIONS = 10
 _BATCH_SIZE, _MIN_BATCH_SIZE = 128, 8

@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from search.architecture import SupernetSpec
+from search.elastic.supernet import Supernet, untrained_supernet
 from search.errors import PretrainError
 from search.pretraining.conversion import with_group_norm
 from search.pretraining.settings import PretrainSettings
-from search.supernet import Supernet, untrained_supernet
+from search.space.architecture import SupernetSpec
 
 
-def first_supernet(
+def initial_supernet(
     settings: PretrainSettings,
     num_classes: int,
     start: Supernet | None,

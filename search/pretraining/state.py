@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from search.errors import PretrainError
-from tinytl.checkpoint import open_tensors, read_tensors, write_tensors, written_whole
 from tinytl.errors import BundleError
+from tinytl.training.checkpoint import atomic_write, open_tensors, read_tensors, write_tensors
 
 CHECKPOINT = ".checkpoint.safetensors"
 """Hidden: of all the folder's *.safetensors the supernet is the only one."""
@@ -75,7 +75,7 @@ class TrainingState:
         if self._log.exists():
             lines = self._log.read_text().splitlines()
             kept = [line for line in lines if _is_entry(line, num_steps)]
-            with written_whole(self._log) as partial:
+            with atomic_write(self._log) as partial:
                 partial.write_text("".join(f"{line}\n" for line in kept))
 
     def _checked(self, header: Mapping[str, Any]) -> Done:

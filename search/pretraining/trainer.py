@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from search.architecture import Subnet
+from search.elastic.supernet import Supernet
 from search.errors import PretrainError
-from search.lite_residual_sizes import SIZES
 from search.pretraining.images import Crops, TrainingImages, epoch_order
 from search.pretraining.settings import PretrainSettings
-from search.space import sample_subnet
-from search.supernet import Supernet
-from tinytl.config import LiteResidualSize
+from search.space.architecture import Subnet
+from search.space.candidates import sample_subnet
+from search.space.lite_residual_sizes import SIZES
+from tinytl.description.config import LiteResidualSize
 
 _MOMENTUM = 0.9
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from search.architecture import Subnet, SupernetSpec
-from search.space import sample_subnet
-from search.supernet import Supernet
-from tinytl.data import ImageSplit, ImageStore, normalize
+from search.elastic.supernet import Supernet
+from search.space.architecture import Subnet, SupernetSpec
+from search.space.candidates import sample_subnet
+from tinytl.engine.ops.normalize import normalize
+from tinytl.training.data import ImageSplit, ImageStore
 
 NAMED = ("largest", "middle", "smallest")
 _NUM_RANDOM_SUBNETS = 20
@@ -24,9 +25,7 @@ _CALIBRATION_BATCHES = 8
 
 def named_subnets(spec: SupernetSpec) -> dict[str, Subnet]:
     """The largest, the smallest, and one between them."""
-    choices = (spec.kernel_sizes, spec.expand_ratios, spec.depths)
-    middle = spec.uniform(*(values[len(values) // 2] for values in choices))
-    return dict(zip(NAMED, (spec.largest, middle, spec.smallest), strict=True))
+    return dict(zip(NAMED, (spec.largest, spec.middle, spec.smallest), strict=True))
 
 
 def random_subnets(spec: SupernetSpec) -> dict[str, Subnet]:
@@ -59,7 +58,9 @@ class Validation:
         with _evaluating(supernet.network):
             self.recalibrate(supernet, subnet, lite_residuals=lite_residuals)
             predicted = [
-                supernet.forward(subnet, normalize(images), modules).argmax(1)
+                supernet.forward(
+                    subnet, normalize(images, supernet.spec.normalization), modules
+                ).argmax(1)
                 for images in self._held or self._read()
             ]
         right = torch.cat(predicted).cpu() == self._split.labels_of(range(len(self._split)))
@@ -73,7 +74,8 @@ class Validation:
 
     def recalibrate(self, supernet: Supernet, subnet: Subnet, *, lite_residuals: bool) -> None:
         """Batch norm statistics become those of the subnet."""
-        batches = (normalize(batch.to(self._device)) for batch in self._calibration)
+        normalization = supernet.spec.normalization
+        batches = (normalize(b.to(self._device), normalization) for b in self._calibration)
         supernet.recalibrate(subnet, batches, supernet.lite_residuals if lite_residuals else None)
 
 

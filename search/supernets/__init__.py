@@ -1,1 +1,1 @@
-"""Bundled supernets: weights (safetensors) beside a JSON card that tells what they are."""
+"""The supernets that there are: bundled here, official ones to fetch, a user's file. No torch."""

@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.problems import problem_of
+from service.api.http.problems import problem_of
 from service.errors import RateLimitError, UnauthorizedError
-from service.record.database import Database, is_outage
+from service.record.db.database import Database, is_outage
 from service.record.keys import list_keys
 from service.settings import Settings
 

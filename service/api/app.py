@@ -9,16 +9,26 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from service.api import actions, datasets, events, jobs, openapi, system
 from service.api.access import AccessMiddleware, Keys, Limits
-from service.api.conditional import HeadMiddleware
+from service.api.document import openapi
+from service.api.http.conditional import HeadMiddleware
+from service.api.http.problems import add_problem_handlers
+from service.api.http.streams import Streams
 from service.api.metrics import Metrics, MetricsMiddleware
-from service.api.problems import add_problem_handlers
-from service.api.streams import Streams
+from service.api.routes import (
+    actions,
+    datasets,
+    devices,
+    events,
+    exports,
+    jobs,
+    predictions,
+    system,
+)
 from service.dashboard.page import add_page
 from service.datasets.store import remove_stale_uploads
-from service.record.blobs import open_blobs
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.files.blobs import open_blobs
 from service.settings import Settings
 
 
@@ -54,7 +64,7 @@ def create_app(settings: Settings, *, needs_key: bool = False) -> FastAPI:
     app.state.streams = streams
     app.state.metrics = metrics
     add_problem_handlers(app)
-    for routes in (datasets, jobs, actions, events, system):
+    for routes in (datasets, jobs, exports, devices, predictions, actions, events, system):
         app.include_router(routes.router)
     add_page(app)
     # the last one added is the outermost

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from service.api.access import owner_of
+from service.api.http.streams import Streams
 from service.api.metrics import Metrics
-from service.api.streams import Streams
-from service.record.blobs import Blobs
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.files.blobs import Blobs
 from service.settings import Settings
 
 MAX_NUMBER = 2**31 - 1

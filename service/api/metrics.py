@@ -14,10 +14,10 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.http.streams import Streams
 from service.api.readiness import WORKER_SEEN_SECONDS
-from service.api.streams import Streams
-from service.record.database import Database, is_outage
-from service.record.models import Outcome, Priority, Status
+from service.contract.status import Outcome, Priority, Status
+from service.record.db.database import Database, is_outage
 from service.record.presence import list_workers
 from service.record.statistics import read_statistics
 

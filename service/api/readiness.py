@@ -8,11 +8,11 @@ import tempfile
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import SchemaError, ServiceError, StoreUnavailableError
-from service.record.blobs import OWNER_KEY, Blobs
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.files.blobs import OWNER_KEY, Blobs
 from service.record.presence import list_workers
-from service.schemas import Check, Readiness
 from service.settings import Settings
+from service.views.schemas import Check, Readiness
 from tinytl.units import format_bytes
 
 WORKER_SEEN_SECONDS = 30.0

@@ -8,9 +8,9 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.streams import Streams
+from service.api.http.streams import Streams
 from service.errors import InputError
-from service.record.database import Database
+from service.record.db.database import Database
 from service.record.keys import has_keys
 
 _GRACE_SECONDS = 10

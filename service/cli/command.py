@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from service.client import Client
-    from service.record.database import Database
+    from service.record.db.database import Database
     from service.settings import Settings
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
@@ -43,13 +43,13 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """Settings from the environment, with what the command line says on top."""
     from service.settings import Settings
 
-    return Settings(**given(options, ("data_dir", "host", "port")))
+    return Settings(**given(options, ("data_dir", "host", "port", "skip_broken")))
 
 
 @contextmanager
 def open_database(options: argparse.Namespace) -> Iterator[Database]:
     """The installation's database, with a schema of today. Raises SchemaError."""
-    from service.record.database import Database, ensure_schema
+    from service.record.db.database import Database, ensure_schema
 
     url = settings_of(options).resolved_database_url
     ensure_schema(url)

@@ -17,7 +17,7 @@ from service.cli.command import (
 )
 
 if TYPE_CHECKING:
-    from service.schemas import DatasetView
+    from service.views.schemas import DatasetView
 
 
 def add_datasets(add: AddCommand, commands: Any) -> None:
@@ -71,8 +71,8 @@ def _delete(options: argparse.Namespace) -> Answer:
 def _collect(options: argparse.Namespace) -> Answer:
     from dataclasses import asdict
 
-    from service.record.blobs import open_blobs
-    from service.record.collecting import collect
+    from service.record.files.blobs import open_blobs
+    from service.record.files.collecting import collect
     from tinytl.units import format_bytes
 
     settings = settings_of(options)

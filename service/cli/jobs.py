@@ -10,14 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.cli.adapt import add_job_options, job_request, result_text
+from service.cli.adapt import add_job_options, evaluation_json, job_request, result_text
 from service.cli.command import FAILED, AddCommand, Answer, connected, count
 from service.errors import InputError, NotFoundError, ServiceError
 
 if TYPE_CHECKING:
     from service.client import Client
     from service.console import Meter
-    from service.schemas import DatasetView, EventView, JobView
+    from service.views.schemas import DatasetView, EventView, JobView
 
 _WATCHING_PATIENCE_SECONDS = 600.0
 """One that has seen its server waits until it is back."""
@@ -34,11 +34,14 @@ class WatchingStoppedError(ServiceError):
 def add_jobs(add: AddCommand) -> None:
     submit = add("submit", _submit, "send images and queue a job on a server")
     submit.add_argument(
-        "data", metavar="DATA", help="folder or zip of class folders, or a dataset's id"
+        "data", metavar="DATA", help="folder, zip or tar of labelled images, or a dataset's id"
     )
     add_job_options(submit, supernet_help="an id of the server's /supernets (the limits choose)")
     submit.add_argument(
         "--priority", help="which queued jobs are taken first: high, normal, low (normal)"
+    )
+    submit.add_argument(
+        "--webhook", metavar="URL", help="the job is posted there once it has ended"
     )
     submit.add_argument("--watch", action="store_true", help="stay and show how far the job is")
 
@@ -81,7 +84,7 @@ def _submit(options: argparse.Namespace) -> Answer:
     job_request(options, "", options.supernet)  # what is wrong is said before anything is sent
     meter = Meter(sys.stderr)
     with connected(options) as client:
-        dataset = _dataset(client, options.data, meter)
+        dataset = _dataset(client, options.data, meter, skip_broken=options.skip_broken)
         request = job_request(options, dataset.id, options.supernet)
         name = options.name or dataset.name
         job = client.submit(request.model_copy(update={"name": name}))
@@ -92,14 +95,16 @@ def _submit(options: argparse.Namespace) -> Answer:
     return Answer(job.model_dump(mode="json"), text)
 
 
-def _dataset(client: Client, data: str, meter: Meter) -> DatasetView:
+def _dataset(client: Client, data: str, meter: Meter, *, skip_broken: bool | None) -> DatasetView:
     """The dataset at data, which is sent; or the one whose id data is."""
     from service.console import printable
 
     if not Path(data).exists() and len(data) == _ID_LENGTH and data.isalnum():
         return client.dataset(data)
     dataset = client.upload(
-        Path(data), on_progress=lambda done, total: meter.show("send images", done / total)
+        Path(data),
+        on_progress=lambda done, total: meter.show("send images", done / total),
+        skip_broken=skip_broken,
     )
     meter.close()
     for note in dataset.report.notes if dataset.report else []:
@@ -109,7 +114,7 @@ def _dataset(client: Client, data: str, meter: Meter) -> DatasetView:
 
 def _list(options: argparse.Namespace) -> Answer:
     from service.console import printable
-    from service.record.models import Status
+    from service.contract.status import Status
     from tinytl.units import format_bytes
 
     status = options.status
@@ -137,7 +142,7 @@ def _watch(options: argparse.Namespace) -> Answer:
     from service.console import Meter
 
     with connected(options) as client:
-        job = _find(client, options.job)
+        job = find_job(client, options.job)
     return _watch_to_the_end(options, job.id, Meter(sys.stderr))
 
 
@@ -154,6 +159,9 @@ def _watch_to_the_end(options: argparse.Namespace, job_id: str, meter: Meter) ->
     finally:
         meter.close()
     as_json = job.model_dump(mode="json")
+    if job.result is not None and job.result.headline is not None:
+        with connected(options, _WATCHING_PATIENCE_SECONDS) as client:
+            as_json["evaluation"] = evaluation_json(client.evaluation(job_id))
     if job.result is None:
         text = f"job {short} {job.status.value}" + (f": {job.error}" if job.error else "")
         return Answer(as_json, text, FAILED)
@@ -162,7 +170,7 @@ def _watch_to_the_end(options: argparse.Namespace, job_id: str, meter: Meter) ->
 
 def _show(meter: Meter, found: EventView | JobView) -> None:
     from service.console import describe_event
-    from service.schemas import JobView
+    from service.views.schemas import JobView
 
     if not isinstance(found, JobView):
         meter.note(describe_event(found))
@@ -181,7 +189,7 @@ def _download(options: argparse.Namespace) -> Answer:
 
     meter = Meter(sys.stderr)
     with connected(options) as client:
-        job = _find(client, options.job)
+        job = find_job(client, options.job)
     target: Path = options.output or Path()
     if target.is_dir():
         target /= f"tinyfit-{_short(job)}.zip"
@@ -200,21 +208,21 @@ def _download(options: argparse.Namespace) -> Answer:
 
 
 def _prioritize(options: argparse.Namespace) -> Answer:
-    from service.record.models import Priority
+    from service.contract.status import Priority
 
     if options.priority not in list(Priority):
         raise InputError(
             f"no such priority: {options.priority!r}; it is one of {', '.join(Priority)}"
         )
     with connected(options) as client:
-        job = client.prioritize(_find(client, options.job).id, Priority(options.priority))
+        job = client.prioritize(find_job(client, options.job).id, Priority(options.priority))
     text = f"job {_short(job)} is {job.status.value}, its priority {job.priority.value}"
     return Answer(job.model_dump(mode="json"), text)
 
 
 def _steer(options: argparse.Namespace, *, action: str) -> Answer:
     with connected(options) as client:
-        job = _find(client, options.job)
+        job = find_job(client, options.job)
         short = _short(job)
         if action == "delete":
             client.delete(job.id)
@@ -232,7 +240,7 @@ def _steer(options: argparse.Namespace, *, action: str) -> Answer:
     return Answer(job.model_dump(mode="json"), text)
 
 
-def _find(client: Client, text: str) -> JobView:
+def find_job(client: Client, text: str) -> JobView:
     """The job whose id is text, or begins with it among the newest ones."""
     if len(text) >= _ID_LENGTH:
         return client.job(text)
@@ -254,4 +262,6 @@ def _short(job: JobView) -> str:
 
 
 def _accuracy(job: JobView) -> str:
-    return "" if job.result is None else f"{job.result.test_accuracy:.1%}"
+    if job.result is None:
+        return ""
+    return f"{job.result.headline_accuracy or job.result.test_accuracy:.1%}"

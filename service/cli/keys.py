@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from service.cli.command import AddCommand, Answer, add_data_dir, count, open_database
 
 if TYPE_CHECKING:
-    from service.record.models import ApiKey
+    from service.record.db.models import ApiKey
 
 
 def add_keys(add: AddCommand, commands: Any) -> None:

@@ -26,6 +26,8 @@ from service.cli.command import (
     size,
 )
 from service.cli.datasets import add_datasets
+from service.cli.device import add_device, joined
+from service.cli.export import add_export
 from service.cli.jobs import add_jobs
 from service.cli.keys import add_keys
 from service.cli.pretrain import add_pretrain
@@ -38,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(joined(sys.argv[1:] if arguments is None else arguments))
     try:
         answer = options.run(options)
     except KeyboardInterrupt:
@@ -105,8 +107,8 @@ def _what_is_invalid(found: ErrorDetails) -> str:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from service.commands.serving import serve
     from service.logs import set_up_logs
-    from service.serving import serve
 
     settings = settings_of(options)
     set_up_logs(settings.log_format)
@@ -148,7 +150,7 @@ def _workers(options: argparse.Namespace) -> Answer:
 
 
 def _db_upgrade(options: argparse.Namespace) -> Answer:
-    from service.record.database import Database
+    from service.record.db.database import Database
 
     url = settings_of(options).resolved_database_url
     database = Database(url)
@@ -161,7 +163,7 @@ def _db_upgrade(options: argparse.Namespace) -> Answer:
 def _supernets(options: argparse.Namespace) -> Answer:
     from dataclasses import asdict
 
-    from search.registry import list_supernets
+    from search.supernets.registry import list_supernets
     from tinytl.units import format_bytes
 
     found = list_supernets(settings_of(options).supernet_cache_dir.expanduser())
@@ -172,6 +174,19 @@ def _supernets(options: argparse.Namespace) -> Answer:
         for info in found
     ]
     return Answer({"supernets": [asdict(info) for info in found]}, "\n".join(lines))
+
+
+def _devices(options: argparse.Namespace) -> Answer:
+    from service.contract.devices import list_devices
+    from tinytl.units import format_bytes
+
+    found = list_devices(settings_of(options))
+    lines = [
+        f"{device.id:<16} {format_bytes(device.memory_bytes):>9}  {device.name}: {device.source}"
+        for device in found
+    ]
+    as_json = {"devices": [device.model_dump(mode="json") for device in found]}
+    return Answer(as_json, "\n".join(lines))
 
 
 def _price(options: argparse.Namespace) -> Answer:
@@ -225,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data_dir(workers)
 
     add_adapt(add)
+    add_export(add)
     add_jobs(add)
     add_datasets(add, commands)
 
@@ -240,7 +256,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_measure_arguments(add("measure", _measure, "the memory and time of real training steps"))
 
     add_pretrain(add)
+    add_device(add)
     add("supernets", _supernets, "the supernets that jobs can start from")
+    add("devices", _devices, "the devices that jobs can be fitted to by name")
 
     database = commands.add_parser("db", help="look after the database")
     database_commands = database.add_subparsers(required=True, metavar="COMMAND")
@@ -258,7 +276,7 @@ def _add_plan(command: Any, otherwise: str) -> None:
 
 
 def _add_measure_arguments(measure: argparse.ArgumentParser) -> None:
-    from tinytl.planner import REASONABLE_SLOWDOWN
+    from tinytl.accounting.planner import REASONABLE_SLOWDOWN
 
     measure.add_argument("spec", type=Path, metavar="SPEC.json")
     plan = measure.add_mutually_exclusive_group()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from service.cli.adapt import add_data_options
 from service.cli.command import AddCommand, Answer, count, given, integers, settings_of
 
 _SETTINGS = (
@@ -22,7 +23,11 @@ _ARCHITECTURE = ("family", "width")
 def add_pretrain(add: AddCommand) -> None:
     pretrain = add("pretrain", _pretrain, "train a supernet of your own, for jobs to start from")
     pretrain.add_argument(
-        "data", type=Path, nargs="+", metavar="DATA", help="folders or zips of class folders"
+        "data",
+        type=Path,
+        nargs="+",
+        metavar="DATA",
+        help="folders, zips or tars of labelled images",
     )
     pretrain.add_argument("--output", type=Path, default=Path("tinyfit-supernet"), metavar="DIR")
     pretrain.add_argument("--name", help="ends the supernet's id (the first DATA's name)")
@@ -92,15 +97,19 @@ def _add_recipe(pretrain: argparse.ArgumentParser) -> None:
         default=None,
         help="mirrored images mean something else: text, digits",
     )
+    add_data_options(pretrain, "crop")
     pretrain.add_argument("--seed", type=int, help="the same seed gives the same result (0)")
 
 
 def _pretrain(options: argparse.Namespace) -> Answer:
+    from service.commands.pretraining import PretrainRequest, pretrain
     from service.console import Meter
     from service.errors import InputError
-    from service.pretraining import PretrainRequest, pretrain
+    from tinytl.squares import FITS
 
-    asked = given(options, ("name", "norm", "start", "licence", *_ARCHITECTURE))
+    if options.fit is not None and options.fit not in FITS:
+        raise InputError(f"--fit must be one of {', '.join(FITS)} but got {options.fit!r}")
+    asked = given(options, ("name", "norm", "start", "licence", "fit", *_ARCHITECTURE))
     if options.start is not None and (doubled := asked.keys() & _ARCHITECTURE):
         raise InputError(
             f"--start keeps the architecture of {options.start!r}; leave out "

@@ -9,13 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from search.spec import Spec, load_json, load_spec
+from search.space.spec import Spec, load_json, load_spec
 from service.errors import InputError
-from tinytl.memory import peak_memory
-from tinytl.plan import Plan
-from tinytl.planner import fastest_plan, leanest_plan
-from tinytl.published import published_memory
-from tinytl.threads import torch_environment
+from tinytl.accounting.memory import peak_memory
+from tinytl.accounting.planner import fastest_plan, leanest_plan
+from tinytl.accounting.published import published_memory
+from tinytl.description.plan import Plan
+from tinytl.environment import torch_environment
+from tinytl.errors import ConfigError
+from tinytl.native.pricing.process import process_memory
 from tinytl.units import format_bytes
 
 Answer = tuple[dict[str, Any], str]
@@ -36,13 +38,29 @@ def price_file(path: Path, *, accounting: str, plan: str | None) -> Answer:
         spec.resolution,
         frozen_bits=spec.frozen_param_bits,
     )
+    process_bytes = _process_bytes(spec, spec.plan)
     answer = {
         "plan": asdict(spec.plan),
         "predicted_peak_bytes": peak.total_bytes,
         "breakdown": peak.breakdown,
+        "predicted_process_bytes": process_bytes,
     }
-    rows = {"predicted peak": peak.total_bytes, **peak.breakdown}
+    rows = {
+        "predicted peak": peak.total_bytes,
+        **peak.breakdown,
+        "device's process": process_bytes,
+    }
     return answer, f"{_plan_row(spec.plan)}\n{_table(rows)}"
+
+
+def _process_bytes(spec: Spec, plan: Plan) -> int | None:
+    """Predicted, of the device trainer's whole process; None where it does not do it."""
+    if spec.frozen_param_bits != 8:
+        return None
+    try:
+        return process_memory(spec.network, spec.method, plan, spec.resolution).total_bytes
+    except ConfigError:
+        return None
 
 
 def _load(path: Path, plan: str | None) -> Spec:
@@ -86,7 +104,7 @@ def measure_file(path: Path, *, plan: str | None, limit_bytes: int | None) -> An
     """
     spec = _load(path, plan)
     chosen = _plan(spec, limit_bytes)
-    from tinytl.measure import measure_in_fresh_process
+    from tinytl.measurement.measure import measure_in_fresh_process
 
     os.environ.update(torch_environment())
     found = measure_in_fresh_process(
@@ -96,6 +114,7 @@ def measure_file(path: Path, *, plan: str | None, limit_bytes: int | None) -> An
         spec.resolution,
         weight_bits=spec.frozen_param_bits,
     )
+    process_bytes = _process_bytes(spec, chosen)
     answer = {
         "plan": asdict(chosen),
         "predicted_peak_bytes": found.predicted_peak_bytes,
@@ -104,12 +123,14 @@ def measure_file(path: Path, *, plan: str | None, limit_bytes: int | None) -> An
         "rss_growth_bytes": found.rss_growth_bytes,
         "step_seconds": found.step_seconds,
         "breakdown": found.breakdown_bytes,
+        "predicted_process_bytes": process_bytes,
     }
     rows = {
         "predicted peak": found.predicted_peak_bytes,
         "measured peak": found.measured_peak_bytes,
         "of tensors alone": found.storage_peak_bytes,
         "growth of RSS": found.rss_growth_bytes,
+        "device's process": process_bytes,
     }
     text = f"{_plan_row(chosen)}\n{_table(rows)}\n{'step':<22}{found.step_seconds:9.3f} s"
     return answer, text

@@ -21,16 +21,17 @@ from service.client.download import Progress, download
 from service.client.events import follow
 from service.client.http import TIMEOUT, Connection, parse
 from service.client.settings import DEFAULT_URL
-from service.datasets.names import one_line
+from service.contract.requests import JobRequest
+from service.contract.status import Priority, Status
+from service.datasets.names import name_of, one_line
 from service.datasets.packing import packed
 from service.errors import ConflictError
-from service.record.models import Priority, Status
-from service.results import FrontView
-from service.schemas import (
+from service.views.evaluation import EvaluationView, PredictionView
+from service.views.results import FrontView
+from service.views.schemas import (
     AttemptView,
     DatasetView,
     EventView,
-    JobRequest,
     JobView,
     SupernetView,
     TrialView,
@@ -76,21 +77,29 @@ class Client:
         return self._connection.url
 
     def upload(
-        self, path: Path, name: str | None = None, on_progress: Progress | None = None
+        self,
+        path: Path,
+        name: str | None = None,
+        on_progress: Progress | None = None,
+        *,
+        skip_broken: bool | None = None,
     ) -> DatasetView:
-        """Upload a zip or a folder of class folders; known images give the known dataset.
+        """Upload a zip, tar or folder of labelled images; known images give the known dataset.
 
-        on_progress is called with the bytes sent and their number. Raises DatasetError where
-        path is neither.
+        on_progress is called with the bytes sent and their number. skip_broken says whether to go
+        on without images that can't be used; None leaves it to the server. Raises DatasetError
+        where path is none of these.
         """
-        shown = one_line(name or (path.stem if path.is_file() else path.resolve().name))
+        fields = {"name": one_line(name or name_of(path))}
+        if skip_broken is not None:
+            fields["skip_broken"] = str(skip_broken).lower()
         with packed(path) as archive, _WatchedFile(archive, on_progress) as file:
             response = self._connection.send(
                 "POST",
                 "/datasets",
                 repeatable=True,
-                files={"file": ("images.zip", file, "application/zip")},
-                data={"name": shown},
+                files={"file": ("images", file, "application/octet-stream")},
+                data=fields,
                 timeout=_UPLOAD_TIMEOUT,
             )
         return parse(DatasetView, response)
@@ -144,6 +153,22 @@ class Client:
     def front(self, job_id: str) -> FrontView:
         """What accuracy a job's search has found from how much memory on."""
         return parse(FrontView, self._connection.get(f"{_path('jobs', job_id)}/front"))
+
+    def evaluation(self, job_id: str) -> EvaluationView:
+        """How well a finished job's network tells each class of the test images."""
+        return parse(EvaluationView, self._connection.get(f"{_path('jobs', job_id)}/evaluation"))
+
+    def predict(self, job_id: str, image: Path) -> PredictionView:
+        """What a finished job's network makes of an image file."""
+        with image.open("rb") as file:
+            response = self._connection.send(
+                "POST",
+                f"{_path('jobs', job_id)}/predict",
+                repeatable=False,
+                files={"file": (image.name, file)},
+                timeout=_UPLOAD_TIMEOUT,
+            )
+        return parse(PredictionView, response)
 
     def attempts(self, job_id: str) -> list[AttemptView]:
         """The workers' turns at a job, in order."""

@@ -21,7 +21,7 @@ from service.client.http import (
     Patience,
 )
 from service.errors import ServiceError
-from service.results import CheckpointView
+from service.views.results import CheckpointView
 
 Progress = Callable[[int, int], None]
 """Called with how many bytes are done, and how many there are."""

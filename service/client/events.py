@@ -15,8 +15,8 @@ from service.client.http import (
     parse,
     parse_json,
 )
-from service.record.models import EventKind
-from service.schemas import EventView, JobView
+from service.contract.status import EventKind
+from service.views.schemas import EventView, JobView
 
 _LONGEST_SILENCE_SECONDS = 60.0
 """A server says that it lives more often than this."""

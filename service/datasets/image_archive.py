@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from service.datasets.layout import Split
+from service.datasets.layout import Placed, Split
 
 MANIFEST = "dataset.json"
 _FORMAT = 1
@@ -24,15 +23,16 @@ class StoredImage:
     path: Path
     label: int
     split: Split
+    original: str
+    """The name that the user gave."""
 
 
 class ImageArchive:
-    """An archive as it is written; `close` completes it."""
+    """An archive as it is written; `close` completes it. Its classes are those of its images."""
 
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+    def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
-        self._classes = list(classes)
-        self._images: list[dict[str, object]] = []
+        self._placed: list[Placed] = []
 
     def __enter__(self) -> Self:
         return self
@@ -40,16 +40,29 @@ class ImageArchive:
     def __exit__(self, *error: object) -> None:
         self._zip.close()
 
-    def add(self, data: bytes, *, split: Split, label: int, original: str) -> None:
-        """original: the name that the user gave, which is only text."""
-        file = f"images/{len(self._images):06d}"
-        self._zip.writestr(zipfile.ZipInfo(file), data)
-        image = {"file": file, "split": split, "label": label, "original": original}
-        self._images.append(image)
+    def add(self, data: bytes, placed: Placed) -> None:
+        """Its path is the name that the user gave, which is only text."""
+        self._zip.writestr(zipfile.ZipInfo(_file(len(self._placed))), data)
+        self._placed.append(placed)
 
     def close(self) -> None:
-        manifest = {"format": _FORMAT, "classes": self._classes, "images": self._images}
+        classes = sorted({placed.class_name for placed in self._placed})
+        labels = {name: label for label, name in enumerate(classes)}
+        images = [
+            {
+                "file": _file(number),
+                "split": placed.split,
+                "label": labels[placed.class_name],
+                "original": placed.path,
+            }
+            for number, placed in enumerate(self._placed)
+        ]
+        manifest = {"format": _FORMAT, "classes": classes, "images": images}
         self._zip.writestr(zipfile.ZipInfo(MANIFEST), json.dumps(manifest))
+
+
+def _file(number: int) -> str:
+    return f"images/{number:06d}"
 
 
 def unpack(archive: Path, directory: Path) -> None:
@@ -62,6 +75,11 @@ def read_manifest(directory: Path) -> list[StoredImage]:
     """The images in a folder, in the order in which they were hashed."""
     manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
     return [
-        StoredImage(path=directory / entry["file"], label=entry["label"], split=entry["split"])
+        StoredImage(
+            path=directory / entry["file"],
+            label=entry["label"],
+            split=entry["split"],
+            original=entry.get("original", entry["file"]),
+        )
         for entry in manifest["images"]
     ]

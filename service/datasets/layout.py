@@ -1,47 +1,62 @@
-"""How class folders are read: which path is which split and class, and what is wrong with them.
-
-Accepted are `class/image` and `split/class/image` (split: train, val, test), each with or without
-one folder around everything. Paths only; nothing is opened here.
-"""
+"""Which file is of which split and class, and what is wrong with that. Paths only."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from service.errors import DatasetError
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-_SPLITS: Mapping[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+_SPLIT_WORDS: Mapping[str, Split] = {
+    **dict.fromkeys(("train", "training", "trn", "trainset", "train_set"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "valset", "val_set"), "val"),
+    **dict.fromkeys(("eval", "evaluation", "validation_set"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "testset", "test_set", "holdout"), "test"),
 }
-_JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _MAX_CLASS_NAME = 200
 _UNREADABLE = {"Cc", "Co", "Cs", "Zl", "Zp"}
 _TURNING = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that change the direction of the text around them."""
-_SHAPE = "expected class/image.jpg or train/class/image.jpg"
-
-Parts = tuple[str, ...]
+_COPY = re.compile(r"(\s*\(\d+\)|[\s_-]*copy(\s*\d+)?|\s+)+$", re.IGNORECASE)
+_UNNAMED = re.compile(
+    r"(new|untitled) folder.*|neuer ordner.*|nouveau dossier.*|nueva carpeta.*|"
+    r"\u65b0\u5efa\u6587\u4ef6\u5939.*|\u65b0\u3057\u3044\u30d5\u30a9\u30eb\u30c0\u30fc.*",
+    re.IGNORECASE,
+)
+SHAPE = "expected class/image.jpg or train/class/image.jpg"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A file and where it belongs. path is as in the archive, and names it in errors."""
+    """A file and where it belongs. path is as in the container, and names it in errors."""
 
     path: str
     split: Split
     class_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where one container's files belong, as a format says."""
+
+    files: tuple[Placed, ...]
+    name: str | None = None
+    """Of the folder around everything, if there is one."""
+    astray: Mapping[str, str] = field(default_factory=dict)
+    """Images that belong nowhere, each with why."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how it was read."""
+    lists: tuple[str, ...] = ()
+    """Files that the labels were read from."""
+    num_left_out: int = 0
+    """Files that are no images, and no such lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,107 +67,80 @@ class Layout:
     """Of the folder around everything, if there is one."""
     classes: tuple[str, ...]
     files: tuple[Placed, ...]
+    notes: tuple[str, ...] = ()
+    num_left_out: int = 0
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per split and class, for the splits that are there."""
         found = Counter((file.split, file.class_name) for file in self.files)
-        splits = sorted({file.split for file in self.files}, key=["train", "val", "test"].index)
+        splits = sorted({file.split for file in self.files}, key=SPLITS.index)
         return {split: {name: found[split, name] for name in self.classes} for split in splits}
 
 
-def is_junk(parts: Parts) -> bool:
-    """Files that operating systems leave behind: dot-files, __MACOSX and the like."""
-    return any(part in _JUNK or part.startswith(".") for part in parts)
+def split_of(word: str) -> Split | None:
+    """The split that a folder's or column's word means, in any case."""
+    return _SPLIT_WORDS.get(word.strip().casefold())
 
 
-def read_layout(paths: Iterable[str], *, min_images_per_class: int) -> Layout:
-    """Place every path (checked, with forward slashes, junk left out) in a split and class."""
-    (layout,) = read_layouts([paths], min_images_per_class=min_images_per_class)
-    return layout
-
-
-def read_layouts(
-    sources: Sequence[Iterable[str]],
-    *,
-    min_images_per_class: int,
-    splits: Collection[Split] = ("train", "val", "test"),
-) -> tuple[Layout, ...]:
-    """The layouts of one dataset's sources: each has the classes of all of them. Of other splits
-    than these nothing is looked at."""
-    placed = [_place_all(sorted(paths), splits) for paths in sources]
-    files = tuple(file for _, of_source in placed for file in of_source)
-    _check_case("class", (file.class_name for file in files))
-    for _, of_source in placed:
-        _check_case("file", (file.path for file in of_source))
-    classes = tuple(sorted({file.class_name for file in files}))
-    _check_classes(Layout(name=None, classes=classes, files=files), min_images_per_class)
-    return tuple(
-        Layout(name=wrapper, classes=classes, files=of_source) for wrapper, of_source in placed
-    )
-
-
-def _place_all(
-    paths: Sequence[str], splits: Collection[Split]
-) -> tuple[str | None, tuple[Placed, ...]]:
-    """The name of the folder around everything, if there is one, and the files."""
-    all_parts = [tuple(path.split("/")) for path in paths]
-    if not all_parts:
-        raise DatasetError(f"no images found; {_SHAPE}")
-    wrapper = _wrapper(all_parts)
-    inner = [parts[1:] for parts in all_parts] if wrapper is not None else all_parts
-    has_splits = all(parts[0].casefold() in _SPLITS for parts in inner)
-    if not has_splits:
-        _check_none_is_astray(inner, paths)
-    files = tuple(
-        _place(parts, shown, has_splits)
-        for parts, shown in zip(inner, paths, strict=True)
-        if not has_splits or _SPLITS[parts[0].casefold()] in splits
-    )
-    return wrapper, files
-
-
-def _wrapper(all_parts: Sequence[Parts]) -> str | None:
-    """The one folder around everything, or None. A lone split folder is not a wrapper."""
-    first = all_parts[0][0]
-    if any(parts[0] != first or len(parts) < 3 for parts in all_parts):
-        return None
-    if first.casefold() not in _SPLITS:
-        return first
-    nested = all(len(parts) > 3 and parts[1].casefold() in _SPLITS for parts in all_parts)
-    return first if nested else None
-
-
-def _check_none_is_astray(inner: Sequence[Parts], paths: Sequence[str]) -> None:
-    """Raises DatasetError for a file that lies beside the split folders, or the one folder, that
-    nearly all others are in: without it, these would be where they should be."""
-    if all(len(parts) < 3 for parts in inner):
-        return
-    in_splits = [parts[0].casefold() in _SPLITS for parts in inner]
-    in_folder = [parts[0] == inner[0][0] for parts in inner]
-    if sum(in_splits) > len(inner) / 2:
-        astray, where = in_splits.index(False), "in train, val or test"
-    elif all(in_folder) and any(len(parts) < 3 for parts in inner):
-        astray = next(number for number, parts in enumerate(inner) if len(parts) < 3)
-        where = "in a class folder"
-    else:
-        return
-    raise DatasetError(f"{paths[astray]!r} is not {where}, as others are; {_SHAPE}")
-
-
-def _place(parts: Parts, shown: str, has_splits: bool) -> Placed:
-    depth = 3 if has_splits else 2
-    if len(parts) < depth:
-        raise DatasetError(f"{shown!r} is not in a class folder; {_SHAPE}")
-    if len(parts) > depth:
-        raise DatasetError(f"{shown!r} is too deep; {_SHAPE}")
-    class_name = unicodedata.normalize("NFC", parts[-2])
-    if len(class_name) > _MAX_CLASS_NAME or not _is_readable(class_name):
+def placed(path: str, split: Split, class_name: str) -> Placed:
+    """Raises DatasetError for a class name that can't be shown."""
+    name = unicodedata.normalize("NFC", class_name)
+    if len(name) > _MAX_CLASS_NAME or not _is_readable(name):
         raise DatasetError(
-            f"class name {class_name[:60]!r} is too long or has control characters; use at most "
+            f"class name {name[:60]!r} is too long or has control characters; use at most "
             f"{_MAX_CLASS_NAME} printable characters"
         )
-    split = _SPLITS[parts[0].casefold()] if has_splits else "train"
-    return Placed(path=shown, split=split, class_name=class_name)
+    return Placed(path=path, split=split, class_name=name)
+
+
+def join(placements: Sequence[Placement], *, min_images_per_class: int) -> tuple[Layout, ...]:
+    """The layouts of one dataset's containers: each has the classes of all of them."""
+    files = tuple(file for placement in placements for file in placement.files)
+    _check_case("class", (file.class_name for file in files))
+    for placement in placements:
+        _check_case("file", (file.path for file in placement.files))
+    classes = tuple(sorted({file.class_name for file in files}))
+    check_classes(Layout(name=None, classes=classes, files=files), min_images_per_class)
+    return tuple(
+        Layout(
+            name=placement.name,
+            classes=classes,
+            files=tuple(sorted(placement.files, key=lambda file: file.path)),
+            notes=(*placement.notes, *_notes_on_names(classes)),
+            num_left_out=placement.num_left_out,
+        )
+        for placement in placements
+    )
+
+
+def check_classes(layout: Layout, min_images_per_class: int) -> None:
+    """Raises DatasetError where there is too little to learn from."""
+    if not layout.files:
+        raise DatasetError(f"no images found; {SHAPE}")
+    counts = layout.counts()
+    if "train" not in counts:
+        raise DatasetError(f"there is a {next(iter(counts))} folder but no train folder; {SHAPE}")
+    train = counts["train"]
+    for split in ("val", "test"):
+        for name, count in counts.get(split, {}).items():
+            if count and not train[name]:
+                raise DatasetError(
+                    f"class {name!r} is in {split} but not in train; add training images of it, "
+                    f"or remove it from {split}"
+                )
+    if len(layout.classes) < 2:
+        raise DatasetError(
+            f"only one class was found, {layout.classes[0]!r}; at least two are needed, each in "
+            f"its own folder, or named for each image in a CSV with the columns file_name and "
+            f"label"
+        )
+    few = {name: count for name, count in train.items() if count < min_images_per_class}
+    if few:
+        shown = ", ".join(f"{name!r} has {count} training images" for name, count in few.items())
+        raise DatasetError(
+            f"class {shown}; at least {min_images_per_class} are needed: add images, or leave "
+            f"{'it' if len(few) == 1 else 'them'} out"
+        )
 
 
 def _is_readable(name: str) -> bool:
@@ -173,26 +161,22 @@ def _check_case(kind: str, names: Iterable[str]) -> None:
             )
 
 
-def _check_classes(layout: Layout, min_images_per_class: int) -> None:
-    counts = layout.counts()
-    if "train" not in counts:
-        raise DatasetError(f"there is a {next(iter(counts))} folder but no train folder; {_SHAPE}")
-    train = counts["train"]
-    for split in ("val", "test"):
-        for name, count in counts.get(split, {}).items():
-            if count and not train[name]:
-                raise DatasetError(
-                    f"class {name!r} is in {split} but not in train; add training images of it, "
-                    f"or remove it from {split}"
-                )
-    if len(layout.classes) < 2:
-        raise DatasetError(
-            f"only one class was found, {layout.classes[0]!r}; at least two are needed, each in "
-            f"its own folder"
+def _notes_on_names(classes: Sequence[str]) -> list[str]:
+    """Classes that may be none of their own."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        alike[_COPY.sub("", re.sub(r"[\s_-]+", " ", name.casefold())).removesuffix("s")].append(
+            name
         )
-    for name, count in train.items():
-        if count < min_images_per_class:
-            raise DatasetError(
-                f"class {name!r} has {count} training images; at least "
-                f"{min_images_per_class} are needed"
-            )
+    notes = [
+        f"{' and '.join(map(repr, names))} are taken for different classes: where they are one, "
+        f"put their images into one folder."
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    notes += [
+        f"A class is called {name!r}: where that is not meant, rename or remove its folder."
+        for name in classes
+        if _UNNAMED.fullmatch(name)
+    ]
+    return notes

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from pathlib import Path
+
+_ARCHIVE = re.compile(r"(\.tar)?\.(zip|tar|tgz|gz|tbz2|bz2|parquet)$", re.IGNORECASE)
+
+
+def name_of(source: Path) -> str:
+    """What a folder or an archive is called."""
+    return _ARCHIVE.sub("", source.name) if source.is_file() else source.resolve().name
 
 
 def one_line(given: str) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.datasets.folder import walk
+from service.datasets.containers.folder import Walk
+from service.datasets.containers.parquet import is_parquet
+from service.datasets.containers.tar_archive import is_tar
 from service.errors import DatasetError
 
 _PERMISSIONS = 0o644
@@ -17,14 +19,14 @@ _PERMISSIONS = 0o644
 
 @contextmanager
 def packed(path: Path) -> Iterator[Path]:
-    """The zip at path, or a temporary one of the folder at path. Raises DatasetError."""
+    """The archive at path, or a temporary zip of the folder at path. Raises DatasetError."""
     if path.is_file():
-        if not zipfile.is_zipfile(path):
-            raise DatasetError(f"{str(path)!r} is not a zip; give a zip or a folder")
+        if not (zipfile.is_zipfile(path) or is_tar(path) or is_parquet(path)):
+            raise DatasetError(f"{str(path)!r} is no zip or tar; give a zip, a tar or a folder")
         yield path
         return
     if not path.is_dir():
-        raise DatasetError(f"{str(path)!r} does not exist; give a zip or a folder")
+        raise DatasetError(f"{str(path)!r} does not exist; give a zip, a tar or a folder")
     with tempfile.TemporaryDirectory(prefix="tinyfit-") as directory:
         archive = Path(directory) / "images.zip"
         pack(path, archive)
@@ -32,9 +34,11 @@ def packed(path: Path) -> Iterator[Path]:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Write the folder's files to target, junk left out. Images hardly compress: they are not."""
+    """Write the folder's files to target, leftovers left out. Images hardly compress: they are
+    not."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        names = {path.relative_to(folder).as_posix(): path for path in walk(folder)}
+        walk = Walk(folder)
+        names = dict(walk.files())
         if not names:
             raise DatasetError(f"no images found in {str(folder)!r}; expected class/image.jpg")
         for name, path in sorted(names.items()):

@@ -5,67 +5,90 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from PIL import Image
+
+from service.datasets.fit import choose_fit, crop_loss
 from service.datasets.images import ImageFacts
 from service.datasets.layout import Layout, Placed, Split
-from service.schemas import DatasetReport
+from service.datasets.looks import COLUMNS, TILE, Looks
+from service.datasets.words import counted, named
+from service.views.schemas import ContactSheet, DatasetReport
+from tinytl.squares import FITS, Fit
 
 _FEW_TRAINING_IMAGES = 20
 _FEW_TEST_IMAGES = 30
 _STRONG_IMBALANCE = 10
-_SMALL_SIDE = 32
-"""Pixels; smaller images are enlarged whatever a job's resolution."""
+_NO_LOSS = 0.05
+"""Of the pictures' area: a margin."""
 _LONG_SIDES = 2
 """Times as long as wide: most of such an image is outside its centre square."""
-_MAX_NAMED = 5
+_SMALL_SIDE = 32
+"""Pixels; smaller images are enlarged whatever a job's resolution."""
 _FOLDER_OF: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Findings:
     """Takes a dataset's images one by one, in the order of its layout; then reports."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, files: Sequence[Placed]) -> None:
         self._formats: Counter[str] = Counter()
         self._smallest: ImageFacts | None = None
         self._largest: ImageFacts | None = None
         self._small = _Examples()
         self._long = _Examples()
+        self._looks = Looks(files)
+        self._crop_losses: list[float] = []
         self._first_of: dict[bytes, Placed] = {}
         self._contradicting = _Examples()
         self._leaking = _Examples()
         self._repeated = _Examples()
 
-    def add(self, placed: Placed, facts: ImageFacts, sha256: bytes) -> None:
+    def add(self, placed: Placed, facts: ImageFacts, image: Image.Image, sha256: bytes) -> None:
+        self._looks.add(placed, image)
+        self._crop_losses.append(crop_loss(facts.width, facts.height))
         self._formats[facts.format] += 1
         if self._smallest is None or facts.num_pixels < self._smallest.num_pixels:
             self._smallest = facts
         if self._largest is None or facts.num_pixels > self._largest.num_pixels:
             self._largest = facts
         short, long = sorted((facts.width, facts.height))
-        if short < _SMALL_SIDE:
-            self._small.add(f"{placed.path!r} with {facts.width} x {facts.height}")
         if long > _LONG_SIDES * short:
             self._long.add(f"{placed.path!r} with {facts.width} x {facts.height}")
+        if short < _SMALL_SIDE:
+            self._small.add(f"{placed.path!r} with {facts.width} x {facts.height}")
         first = self._first_of.setdefault(sha256, placed)
         if first is not placed:
             self._add_repeated(first, placed)
 
-    def report(self, *, num_ignored: int) -> DatasetReport:
-        """At least one image was added."""
+    def report(self, layout: Layout, *, num_ignored: int, skipped: Sequence[str]) -> DatasetReport:
+        """At least one image was added. layout: without the skipped images."""
         assert self._smallest is not None
         assert self._largest is not None
+        loss = sum(self._crop_losses) / len(self._crop_losses)
+        fit = choose_fit(loss)
         return DatasetReport(
             formats=dict(sorted(self._formats.items())),
             smallest_image=(self._smallest.width, self._smallest.height),
             largest_image=(self._largest.width, self._largest.height),
             ignored_files=num_ignored,
             notes=[
-                *_notes_on_splits(self._layout),
-                *_notes_on_classes(self._layout),
+                *layout.notes,
+                *_notes_on_skipped(skipped),
+                *self._looks.notes(),
+                *_notes_on_splits(layout),
+                *_notes_on_classes(layout),
                 *self._notes_on_repetition(),
-                *self._notes_on_sizes(),
+                *self._notes_on_sizes(fit),
+                *_notes_on_fit(fit, loss),
             ],
+            fit=fit,
+            crop_loss=round(loss, 4),
+            contact_sheet=ContactSheet(classes=dict(self._looks.rows), tile=TILE, columns=COLUMNS),
         )
+
+    def contact_sheets(self) -> dict[Fit, bytes]:
+        """JPEGs of a few images of each class, as each fit shows them."""
+        return {fit: self._looks.sheet(fit) for fit in FITS}
 
     def _add_repeated(self, first: Placed, again: Placed) -> None:
         pair = f"{first.path!r} and {again.path!r}"
@@ -96,7 +119,7 @@ class Findings:
             )
         return notes
 
-    def _notes_on_sizes(self) -> list[str]:
+    def _notes_on_sizes(self, fit: Fit) -> list[str]:
         notes = []
         if found := self._small:
             notes.append(
@@ -104,11 +127,11 @@ class Findings:
                 f"than {_SMALL_SIDE} pixels, such as {found.first}: they are enlarged and show "
                 f"little; take larger ones if there are any."
             )
-        if found := self._long:
+        if (found := self._long) and fit == "crop":
             notes.append(
                 f"{_images(found.count)} {'is' if found.count == 1 else 'are'} more than "
                 f"{_LONG_SIDES} times as long as wide, such as {found.first}: only the centre "
-                f"square is used; crop to what matters."
+                f"square is used; crop to what matters, or say squash or pad for fit."
             )
         return notes
 
@@ -184,13 +207,32 @@ def _notes_on_classes(layout: Layout) -> list[str]:
     return notes
 
 
+def _notes_on_skipped(problems: Sequence[str]) -> list[str]:
+    if not problems:
+        return []
+    return [f"{counted('image', len(problems))} skipped: {'; '.join(problems)}."]
+
+
+def _notes_on_fit(fit: Fit, loss: float) -> list[str]:
+    """Nothing where next to nothing is lost."""
+    if loss < _NO_LOSS:
+        return []
+    if fit == "crop":
+        return [
+            f"A picture becomes a square by its centre (crop), which leaves out {loss:.0%} of it "
+            f"on average: where something at the sides counts, say squash or pad for fit."
+        ]
+    return [
+        f"A picture becomes a square whole, out of proportion (squash), as its centre square "
+        f"would leave out {loss:.0%} of it on average; crop or pad for fit would do otherwise."
+    ]
+
+
 def _images(count: int, kind: str = "") -> str:
-    return f"{count} {kind}image" + ("" if count == 1 else "s")
+    return counted(f"{kind}image", count)
 
 
 def _classes(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_MAX_NAMED])
     if len(names) == 1:
-        return f"Class {shown}"
-    more = "" if len(names) <= _MAX_NAMED else f" and {len(names) - _MAX_NAMED} more"
-    return f"{len(names)} classes ({shown}{more})"
+        return f"Class {names[0]!r}"
+    return named("class", names)

@@ -1,62 +1,42 @@
-"""Datasets: a zip or folder of class folders becomes images under the hash of their content, in
-the artifact store. Those of versions before there was one lie in folders, `datasets/<id>/`.
+"""Datasets: labelled images in a zip, tar or folder, stored under the hash of their content in the
+artifact store. Those of versions before there was one lie in folders, `datasets/<id>/`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
-from service.datasets.archive import open_archive
-from service.datasets.folder import Folder
-from service.datasets.image_archive import ImageArchive, StoredImage, read_manifest, unpack
-from service.datasets.images import check_image
-from service.datasets.layout import Layout, read_layout
+from service.datasets.containers.container import Container, open_container
+from service.datasets.formats.recognize import place
+from service.datasets.image_archive import StoredImage, read_manifest, unpack
+from service.datasets.layout import join
 from service.datasets.names import one_line
-from service.datasets.report import Findings
+from service.datasets.staging import Packed, Packing, Progress
 from service.errors import (
     BlobError,
     BlobGoneError,
     ConflictError,
-    DatasetError,
     NotFoundError,
     TooLargeError,
 )
-from service.record.artifacts import remove
-from service.record.blobs import Blobs, open_blobs, refer
-from service.record.database import Database, now
-from service.record.models import Dataset, Job
-from service.schemas import DatasetReport
+from service.record.db.database import Database, now
+from service.record.db.models import ContactSheet, Dataset, Job
+from service.record.files.artifacts import remove
+from service.record.files.blobs import Blobs, open_blobs, refer
 from service.settings import Settings
+from tinytl.squares import Fit
 
-_ID_LENGTH = 32
 _NAMED_JOBS = 3
 _STALE_SECONDS = 24 * 3600.0
-
-Progress = Callable[[int, int], None]
-"""Called with how many images are done, and how many there are."""
-
-
-class Source(Protocol):
-    """Where a dataset's files come from."""
-
-    @property
-    def paths(self) -> list[str]: ...
-
-    @property
-    def num_ignored(self) -> int: ...
-
-    def open(self, path: str) -> AbstractContextManager[IO[bytes]]: ...
 
 
 def import_dataset(
@@ -67,14 +47,16 @@ def import_dataset(
     name: str | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[Dataset, bool]:
-    """Store the zip or folder at path; return its row, and whether it is new."""
+    """Store the zip, tar or folder at path; return its row, and whether it is new.
+
+    Raises DatasetError for what is no dataset; of images that can't be used it names all, unless
+    settings.skip_broken says to go on without them.
+    """
     if path.is_dir():
-        folder = Folder(path, settings)
-        return _import(folder, name or path.resolve().name, settings, database, on_progress)
-    if not path.is_file():
-        raise DatasetError(f"{str(path)!r} does not exist; give a zip or a folder")
-    with open_archive(path, settings) as archive:
-        return _import(archive, name, settings, database, on_progress)
+        name = name or path.resolve().name
+    settings.incoming_dir.mkdir(parents=True, exist_ok=True)
+    with open_container(path, settings, scratch=settings.incoming_dir) as container:
+        return _import(container, name, settings, database, on_progress)
 
 
 def get_dataset(database: Database, dataset_id: str) -> Dataset:
@@ -83,6 +65,26 @@ def get_dataset(database: Database, dataset_id: str) -> Dataset:
     if dataset is None:
         raise _not_found(dataset_id)
     return dataset
+
+
+def get_contact_sheet(database: Database, dataset_id: str, fit: str | None) -> bytes:
+    """A JPEG of some of the dataset's images as the fit shows them; None is the report's own.
+    Raises NotFoundError."""
+    dataset = get_dataset(database, dataset_id)
+    wanted = fit or (dataset.report or {}).get("fit") or ""
+    with database.reading() as session:
+        sheet = session.get(ContactSheet, (dataset_id, wanted))
+    if sheet is None:
+        raise NotFoundError(
+            f"dataset {dataset_id!r} is of an earlier version and has no contact sheet yet; a "
+            f"worker makes it within the hour, uploading it again makes it now"
+        )
+    return sheet.jpeg
+
+
+def set_sheets(session: Session, dataset_id: str, sheets: Mapping[Fit, bytes]) -> None:
+    for fit, jpeg in sheets.items():
+        session.merge(ContactSheet(dataset_id=dataset_id, fit=fit, jpeg=jpeg))
 
 
 def list_datasets(
@@ -135,6 +137,7 @@ def delete_dataset(database: Database, settings: Settings, dataset_id: str) -> N
                 f"dataset {dataset_id!r} belongs to jobs that are there ({named}); delete them "
                 f"first"
             )
+        session.execute(delete(ContactSheet).where(ContactSheet.dataset_id == dataset_id))
         session.delete(dataset)
     shutil.rmtree(settings.datasets_dir / dataset_id, ignore_errors=True)
 
@@ -149,13 +152,14 @@ def remove_stale_uploads(settings: Settings) -> None:
 
 
 def _import(
-    source: Source,
+    container: Container,
     name: str | None,
     settings: Settings,
     database: Database,
     on_progress: Progress | None,
 ) -> tuple[Dataset, bool]:
-    layout = read_layout(source.paths, min_images_per_class=settings.min_images_per_class)
+    placement = place(container)
+    (layout,) = join([placement], min_images_per_class=settings.min_images_per_class)
     if len(layout.classes) > settings.max_classes:
         raise TooLargeError(
             f"there are {len(layout.classes)} class folders; at most {settings.max_classes} are "
@@ -163,27 +167,28 @@ def _import(
         )
     staging = settings.incoming_dir / uuid.uuid4().hex
     staging.mkdir(parents=True)
-    archive = staging / "images.zip"
     try:
-        dataset_id, num_bytes, report = _pack(source, layout, archive, settings, on_progress)
+        packing = Packing(container, settings, staging / "images.zip")
+        packed = packing.pack(layout, placement.astray, on_progress)
         found = Dataset(
-            id=dataset_id,
+            id=packed.dataset_id,
             name=one_line(name or layout.name or "")[:200] or "dataset",
-            classes=list(layout.classes),
-            counts=layout.counts(),
-            num_images=len(layout.files),
-            num_bytes=num_bytes,
-            report=report.model_dump(mode="json"),
+            classes=list(packed.layout.classes),
+            counts=packed.layout.counts(),
+            num_images=len(packed.layout.files),
+            num_bytes=packed.num_bytes,
+            report=packed.report.model_dump(mode="json"),
             created_at=now(),
         )
-        return _store(found, archive, settings, database)
+        return _store(found, packed, settings, database)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _store(
-    found: Dataset, archive: Path, settings: Settings, database: Database
+    found: Dataset, packed: Packed, settings: Settings, database: Database
 ) -> tuple[Dataset, bool]:
+    archive = packed.archive
     blobs = open_blobs(settings, database)
     while True:
         with database.reading() as session:
@@ -194,7 +199,7 @@ def _store(
         elif not blobs.is_intact(known_sha256):
             found.blob_sha256 = blobs.keep(archive, damaged={known_sha256})
         try:
-            dataset, is_new = _record(found, database)
+            dataset, is_new = _record(found, packed, database)
         except BlobGoneError:  # collected in between
             continue
         except IntegrityError:  # the same images came twice at once
@@ -204,57 +209,24 @@ def _store(
         return dataset, is_new
 
 
-def _record(found: Dataset, database: Database) -> tuple[Dataset, bool]:
+def _record(found: Dataset, packed: Packed, database: Database) -> tuple[Dataset, bool]:
+    """A known dataset is reported anew: of the same images another archive may tell otherwise."""
     with database.writing() as session:
         if found.blob_sha256 is not None:
             refer(session, found.blob_sha256)
         known = session.get(Dataset, found.id)
         if known is not None:
-            known.report = known.report or found.report  # it may be from before there were reports
+            known.report = found.report
+            set_sheets(session, known.id, packed.contact_sheets)
             known.blob_sha256 = found.blob_sha256 or known.blob_sha256
             return known, False
         if found.blob_sha256 is None:  # deleted in between
             raise BlobGoneError(f"dataset {found.id!r} is not in the artifact store any more")
         session.add(found)
         session.flush()
+        set_sheets(session, found.id, packed.contact_sheets)
         session.refresh(found)
     return found, True
-
-
-def _pack(
-    source: Source,
-    layout: Layout,
-    archive: Path,
-    settings: Settings,
-    on_progress: Progress | None,
-) -> tuple[str, int, DatasetReport]:
-    """Check and pack every image; return the dataset's id, its bytes and what was found."""
-    labels = {name: label for label, name in enumerate(layout.classes)}
-    digest = hashlib.sha256()
-    findings = Findings(layout)
-    num_bytes = 0
-    with ImageArchive(archive, layout.classes) as packed:
-        for index, placed in enumerate(layout.files):
-            with source.open(placed.path) as stream:
-                data = stream.read(settings.max_image_bytes + 1)
-            facts = check_image(data, placed.path, settings)
-            sha256 = hashlib.sha256(data)
-            findings.add(placed, facts, sha256.digest())
-            packed.add(
-                data,
-                split=placed.split,
-                label=labels[placed.class_name],
-                original=placed.path,
-            )
-            num_bytes += len(data)
-            file_name = placed.path.rsplit("/", 1)[-1]
-            line = [placed.split, placed.class_name, file_name, sha256.hexdigest()]
-            digest.update(json.dumps(line).encode() + b"\n")
-            if on_progress is not None:
-                on_progress(index + 1, len(layout.files))
-        packed.close()
-    report = findings.report(num_ignored=source.num_ignored)
-    return digest.hexdigest()[:_ID_LENGTH], num_bytes, report
 
 
 def _not_found(dataset_id: str) -> NotFoundError:

@@ -7,29 +7,19 @@ belongs to a job is written only under the lock of its row, so that locks have o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
+from service.contract.status import EventKind, JsonObject, Outcome, Status, StopRequest
 from service.errors import LeaseLostError
-from service.record.artifacts import KEPT, RESUMABLE
-from service.record.blobs import refer
-from service.record.database import Database, now
+from service.record.db.database import Database, now
+from service.record.db.models import Artifact, Attempt, Job, StageTime, Trial
 from service.record.events import append_event
-from service.record.models import (
-    Artifact,
-    Attempt,
-    EventKind,
-    Job,
-    JsonObject,
-    Outcome,
-    StageTime,
-    Status,
-    StopRequest,
-    Trial,
-)
+from service.record.files.artifacts import KEPT, RESUMABLE
+from service.record.files.blobs import refer
 from service.record.queue import find_waiting, has_room
 
 
@@ -172,6 +162,16 @@ def publish_resumable(database: Database, claim: Claim, artifact: Artifact) -> s
         superseded = before.blob_sha256 if before is not None else None
         _publish(session, [artifact])
     return superseded if superseded != artifact.blob_sha256 else None
+
+
+def choose_supernet(
+    database: Database, claim: Claim, supernet: str, probes: Sequence[JsonObject]
+) -> None:
+    """Write down which supernet the job's data chose, and by what."""
+    with database.writing() as session:
+        job = _lock_held(session, claim)
+        job.chosen_supernet = supernet
+        job.supernet_probes = list(probes)
 
 
 def publish_adapted(

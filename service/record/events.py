@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.record.database import Database, now
-from service.record.models import Event, EventKind, Job
+from service.contract.status import EventKind
+from service.record.db.database import Database, now
+from service.record.db.models import Event, Job
 
 _EXCERPT = 500
 

@@ -6,8 +6,8 @@ import math
 
 from sqlalchemy import select
 
-from service.record.database import Database
-from service.record.models import Job, Trial
+from service.record.db.database import Database
+from service.record.db.models import Job, Trial
 
 
 def list_front(database: Database, job: Job) -> list[Trial]:

@@ -16,28 +16,25 @@ from sqlalchemy import and_, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session, undefer
 
+from service.contract.requests import JobRequest
+from service.contract.status import EventKind, Outcome, Priority, Status, StopRequest
 from service.errors import ConflictError, InputError, NotFoundError
-from service.record.artifacts import BUNDLE
 from service.record.claims import end_attempt, leave_job
-from service.record.database import Database, compared, now, pinned
-from service.record.events import append_event
-from service.record.models import (
+from service.record.db.database import Database, compared, now, pinned
+from service.record.db.models import (
     Artifact,
     Attempt,
     Dataset,
     Event,
-    EventKind,
     IdempotencyKey,
     Job,
-    Outcome,
-    Priority,
     StageTime,
-    Status,
-    StopRequest,
     Trial,
+    Webhook,
 )
+from service.record.events import append_event
+from service.record.files.artifacts import BUNDLE
 from service.record.queue import is_lost
-from service.schemas import JobRequest
 
 _DELETED_AT_ONCE = 100
 _IDEMPOTENCY_SECONDS = 24 * 3600.0
@@ -319,7 +316,7 @@ def _lock(session: Session, job_id: str) -> Job:
 
 
 def _delete(session: Session, job: Job) -> None:
-    for table in (Trial, Artifact, StageTime, Event, Attempt, IdempotencyKey):
+    for table in (Trial, Artifact, StageTime, Event, Attempt, IdempotencyKey, Webhook):
         session.execute(delete(table).where(table.job_id == job.id))
     session.delete(job)
 
@@ -370,6 +367,7 @@ def _add_job(session: Session, request: JobRequest, owner: str) -> Job:
         memory_limit_bytes=request.memory_limit,
         supernet=request.supernet,
         method=request.method.value,
+        peak_meaning=request.method.method.peak_meaning,
         settings=request.settings.model_dump(mode="json"),
         priority=request.priority,
         owner=owner,
@@ -378,6 +376,8 @@ def _add_job(session: Session, request: JobRequest, owner: str) -> Job:
     session.add(job)
     session.flush()
     append_event(session, job, EventKind.STATUS, status=Status.QUEUED)
+    if request.webhook is not None:
+        session.add(Webhook(job_id=job.id, url=request.webhook, due_at=now()))
     session.flush()
     session.refresh(job)
     return job

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from service.errors import ConflictError, InputError, NotFoundError
-from service.record.database import Database, now
-from service.record.models import ApiKey
+from service.record.db.database import Database, now
+from service.record.db.models import ApiKey
 
 _PREFIX = "tf_"
 _MAX_NAME_LENGTH = 200

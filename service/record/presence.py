@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import delete, select, update
 
-from service.record.database import Database, now
-from service.record.models import WorkerPresence
+from service.record.db.database import Database, now
+from service.record.db.models import WorkerPresence
 
 _KEPT_SECONDS = 24 * 3600.0
 

@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, func, literal, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from service.record.database import now, pinned
-from service.record.models import ApiKey, Job, Status
+from service.contract.status import Status
+from service.record.db.database import now, pinned
+from service.record.db.models import ApiKey, Job
 
 
 def is_lost() -> ColumnElement[bool]:

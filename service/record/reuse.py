@@ -7,9 +7,9 @@ import json
 from sqlalchemy import select
 from sqlalchemy.orm import aliased, undefer
 
-from service.record.artifacts import ADAPTED
-from service.record.database import Database
-from service.record.models import Artifact, Trial
+from service.record.db.database import Database
+from service.record.db.models import Artifact, Trial
+from service.record.files.artifacts import ADAPTED
 
 _AT_ONCE = 500
 

@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import ScalarSelect, Select, func, select
 from sqlalchemy.orm import Session
 
-from service.record.database import Database, now, pinned
-from service.record.models import Attempt, Job, Outcome, Priority, StageTime, Status, Trial
+from service.contract.status import Outcome, Priority, Status
+from service.record.db.database import Database, now, pinned
+from service.record.db.models import Attempt, Job, StageTime, Trial
 
 _LATELY_SECONDS = 3600.0
 _SCORING_SECONDS = 300.0

@@ -31,10 +31,10 @@ from service.errors import (
 )
 from service.logs import logged_with, set_up_logs
 from service.record.claims import Claim, fail_job
-from service.record.database import Database, is_outage
+from service.record.db.database import Database, is_outage
 from service.settings import Settings
-from service.work.exits import Exit
-from service.work.lifeline import Beats, StopCheck, kill_own_group, on_parent_end
+from service.work.processes.exits import Exit
+from service.work.processes.lifeline import Beats, StopCheck, kill_own_group, on_parent_end
 from tinytl.errors import CancelledError, TinyTLError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Order:
 
     def to_line(self) -> str:
         claim = {"job_id": self.claim.job_id, "attempt": self.claim.attempt}
-        settings = self.settings.model_dump(mode="json")
+        settings = self.settings.model_dump(mode="json", exclude={"webhook_secret"})
         order = {"settings": settings, "claim": claim, "worker": self.worker}
         return json.dumps(order) + "\n"
 
@@ -151,6 +151,6 @@ def outage_reason(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    from service.work.pipeline import run_job
+    from service.work.job.pipeline import run_job
 
     sys.exit(main(run_job))

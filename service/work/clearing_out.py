@@ -1,14 +1,15 @@
-"""What workers clear out for the whole installation: jobs past their time, and garbage in the
-artifact store."""
+"""What workers put in order for the whole installation: jobs past their time, datasets that an
+earlier version has reported, and garbage in the artifact store."""
 
 from __future__ import annotations
 
 import logging
 
-from service.record.artifacts import remove_leftovers
-from service.record.blobs import open_blobs
-from service.record.collecting import collect, is_collection_due
-from service.record.database import Database
+from service.datasets.reporting_anew import report_anew
+from service.record.db.database import Database
+from service.record.files.artifacts import remove_leftovers
+from service.record.files.blobs import open_blobs
+from service.record.files.collecting import collect, is_collection_due
 from service.record.jobs import delete_expired_jobs
 from service.settings import Settings
 from tinytl.units import format_bytes
@@ -31,6 +32,8 @@ def clear_out(settings: Settings, database: Database) -> None:
         for job_id in expired:
             logger.info("job %s is deleted: it ended long ago", job_id)
             remove_leftovers(settings, job_id)
+    if num_reported := report_anew(settings, database):
+        logger.info("%d datasets of an earlier version are reported anew", num_reported)
     blobs = open_blobs(settings, database)
     found = collect(blobs, grace_seconds=settings.artifact_grace_seconds)
     if found.num_blobs or found.num_orphans:

@@ -4,7 +4,7 @@ of unfinished stages; else none, but what an earlier version published there.
 Nothing here gets in the way of an attempt at work, on this machine or on another that shares the
 folder. An attempt writes to a folder of its own number; only folders up to the number that the
 record showed are touched, of these not the latest copy of a resumable file, and of a running job
-none. What is in the artifact store is the collector's (service/record/collecting.py).
+none. What is in the artifact store is the collector's (service/record/files/collecting.py).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from service.record.artifacts import KEPT, RESUMABLE, attempts_in, remove
-from service.record.database import Database
-from service.record.models import Artifact, Job, Status
+from service.contract.status import Status
+from service.record.db.database import Database
+from service.record.db.models import Artifact, Job
+from service.record.files.artifacts import KEPT, RESUMABLE, attempts_in, remove
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)

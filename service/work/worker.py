@@ -23,14 +23,15 @@ from service.record.claims import (
     renew_lease,
     stop_request,
 )
-from service.record.database import Database, is_outage
+from service.record.db.database import Database, is_outage
 from service.record.jobs import get_job
 from service.record.presence import mark_gone, mark_seen
 from service.settings import Settings
+from service.webhooks.sender import WebhookSender
 from service.work.child import Order, outage_reason
-from service.work.child_process import ChildProcess
 from service.work.clearing_out import clear_out
-from service.work.exits import Exit
+from service.work.processes.child_process import ChildProcess
+from service.work.processes.exits import Exit
 from service.work.sweeping import sweep, tidy_job
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Worker:
 
     def _run(self) -> None:
         logger.info("worker %d waits for jobs", os.getpid())
+        WebhookSender(self._settings, self._database, self._stop).start()
         while not self._stop.is_set():
             self._sweep_if_due()
             worked = False

@@ -6,10 +6,10 @@ import signal
 import sys
 import threading
 
-from service.record.blobs import check_artifact_url
-from service.record.database import Database, ensure_schema
+from service.record.db.database import Database, ensure_schema
+from service.record.files.blobs import check_artifact_url
 from service.settings import Settings
-from service.work.lifeline import on_parent_end, stop_self
+from service.work.processes.lifeline import on_parent_end, stop_self
 from service.work.worker import Worker
 
 

@@ -29,7 +29,7 @@ from playwright.sync_api import (
 )
 
 from service.api.app import create_app
-from service.record.database import Database
+from service.record.db.database import Database
 from service.settings import Settings
 from tests.dashboard.records import Records
 

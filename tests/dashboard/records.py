@@ -6,9 +6,12 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from search.pricing import price
-from search.registry import DEFAULT_SUPERNET
-from search.space import Candidate
+from search.space.candidates import Candidate
+from search.space.lite_residual_sizes import method_of
+from search.space.pricing import price
+from search.supernets.registry import DEFAULT_SUPERNET
+from service.contract.requests import JobRequest, JobSettings, MethodChoice
+from service.contract.status import Priority
 from service.feasibility import search_space
 from service.record.claims import (
     Claim,
@@ -18,18 +21,38 @@ from service.record.claims import (
     claim_job,
     fail_job,
     lose_job,
+    publish_artifact,
     release_job,
     set_progress,
 )
-from service.record.database import Database, now
+from service.record.db.database import Database, now
+from service.record.db.models import Artifact, Dataset, Job, Trial
+from service.record.files.artifacts import DEVICE_PROGRAM
 from service.record.jobs import cancel_job, create_job, get_job, pause_job, retry_job
-from service.record.models import Dataset, Job, Priority, Trial
 from service.record.presence import mark_seen
-from service.schemas import JobRequest, JobSettings
 from service.settings import Settings
-from tests.service.delivery import deliver
-from tinytl.trainable import Method
+from service.views.evaluation import ClassView, EvaluationView, MistakeView, headline_accuracy
+from tests.service.support.delivery import deliver
+from tinytl.description.method import Method
 
+_DOT = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYPj/HwAD"
+    "AgH/p+vuWQAAAABJRU5ErkJggg=="
+)
+EVALUATION = EvaluationView(
+    headline="91.2% of 34 test images are right, but 90.0% with every class counted alike.",
+    headline_accuracy=31 / 34,
+    num_images=34,
+    accuracy=31 / 34,
+    balanced_accuracy=0.9,
+    classes=[
+        ClassView(name="circle", support=30, recall=28 / 30, precision=28 / 29),
+        ClassView(name="square", support=4, recall=0.75, precision=0.6),
+        ClassView(name="none", support=0, recall=None, precision=None),
+    ],
+    confusion=[[28, 2, 0], [1, 3, 0], [0, 0, 0]],
+    mistakes=[MistakeView(label="square", predicted="circle", probability=0.97, image=_DOT)],
+)
 LIMIT_BYTES = 6_000_000
 _MAX_LOST_ATTEMPTS = 3
 _STAGES = ("ingest", "adapt", "search", "train", "export")
@@ -69,13 +92,18 @@ class Records:
         return "d1"
 
     def queued(
-        self, name: str = "a job", *, priority: Priority = Priority.NORMAL, **settings: Any
+        self,
+        name: str = "a job",
+        *,
+        priority: Priority = Priority.NORMAL,
+        supernet: str = DEFAULT_SUPERNET,
+        **settings: Any,
     ) -> Job:
         request = JobRequest(
             dataset=self.dataset(),
             memory_limit=LIMIT_BYTES,
             name=name,
-            supernet=DEFAULT_SUPERNET,
+            supernet=supernet,
             priority=priority,
             settings=JobSettings(resolutions=(32, 48), epochs=3, **settings),
         )
@@ -114,12 +142,13 @@ class Records:
         had them."""
         job = get_job(self.database, claim.job_id)
         settings = JobSettings.model_validate(job.settings)
-        space = search_space(job.supernet, settings, Method(job.method))
+        choice = MethodChoice(job.method)
+        space = search_space(job.supernet, settings, choice)
         generator = random.Random(0)
         candidates: list[Candidate] = []
         while len(candidates) < count:
             candidate = space.sample(generator)
-            peak_bytes = price(space, candidate, Method(job.method), 2).total_bytes
+            peak_bytes = price(space, candidate, choice.method, 2).total_bytes
             if peak_bytes > job.memory_limit_bytes:
                 continue
             number = len(candidates)
@@ -169,6 +198,9 @@ class Records:
         is_gain_noise: bool = False,
         num_compared: int | None = 24,
         is_old: bool = False,
+        balanced_accuracy: float = 0.9,
+        bundle: bytes = b"bundle",
+        program_detail: dict[str, int] | None = None,
     ) -> str:
         claim = self.running(name)
         candidate = self.add_trials(
@@ -187,19 +219,39 @@ class Records:
                 "probability_best": 0.41,
                 "num_rivals": 6,
             },
+            "peak_meaning": "process",
+            "torch_predicted_peak_bytes": 5_200_000,
+            "torch_measured_peak_bytes": 5_100_000,
+            "trained_by": "native",
+            "memory": {
+                "breakdown_bytes": {
+                    "trained_values": 1_000_000,
+                    "optimizer_state": 2_000_000,
+                    "step": 1_100_000,
+                    "program": 550_000,
+                    "trainer": 350_000,
+                },
+                "storage_peak_bytes": 4_800_000,
+            },
             "reused_trials": num_reused,
+            "balanced_accuracy": balanced_accuracy,
+            "headline": EVALUATION.headline,
+            "headline_accuracy": headline_accuracy(0.912, balanced_accuracy),
         }
         self.progress(claim, "train", 0.6)
         self.add_epochs(claim, "tinytl", 3)
         self.add_epochs(claim, "head_only", 3)
         self.progress(claim, "export", 1.0)
         described = candidate.to_dict()
+        if program_detail is not None:
+            self.add_program(claim, program_detail)
         deliver(
             self.settings,
             self.database,
             claim,
-            b"bundle",
+            bundle,
             {
+                "method": method_of(Method.LITE_RESIDUAL_BIAS, candidate.lite_residual).value,
                 "subnet": described["subnet"],
                 "resolution": candidate.resolution,
                 "plan": described["plan"],
@@ -225,8 +277,21 @@ class Records:
                 },
                 **({} if is_old else new),
             },
+            **({} if is_old else {"evaluation": EVALUATION.model_dump_json().encode()}),
         )
         return claim.job_id
+
+    def add_program(self, claim: Claim, detail: dict[str, int]) -> None:
+        artifact = Artifact(
+            job_id=claim.job_id,
+            kind=DEVICE_PROGRAM,
+            path="program.tfp",
+            num_bytes=1,
+            detail=detail,
+            attempt=claim.attempt,
+            created_at=now(),
+        )
+        publish_artifact(self.database, claim, artifact)
 
     def failed(self, name: str = "a job", error: str = "the disk is full") -> str:
         claim = self.running(name)

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from service.record.database import Database
+from service.record.db.database import Database
 from service.record.keys import create_key
 from tests.dashboard.conftest import RunningServer, Watch
 from tests.dashboard.records import Records

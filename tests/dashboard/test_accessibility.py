@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, TimeoutError, expect
 
 from tests.dashboard.conftest import Watch
 from tests.dashboard.records import Records
@@ -18,8 +18,17 @@ def no_violations(page: Page) -> None:
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
 
+_TOO_WIDE = """() => [...document.querySelectorAll("body *")]
+    .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
+    .map((element) => element.outerHTML.slice(0, 200))"""
+
+
 def fits(page: Page) -> None:
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
+    """A chart follows its column a frame later: what stays too wide is told."""
+    try:
+        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+    except TimeoutError:
+        raise AssertionError(page.evaluate(_TOO_WIDE)) from None
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from service.api.app import create_app
 from service.dashboard import vendor
-from service.record.database import Database
+from service.record.db.database import Database
 from service.settings import Settings
 
 STATIC = Path(vendor.__file__).with_name("static")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from service.results import EndView, FrontPoint, FrontView
+from service.views.results import EndView, FrontPoint, FrontView
 from tests.dashboard.records import LIMIT_BYTES, Records
 
 _PLAN = {
@@ -30,6 +30,7 @@ def point(trial: int, peak_bytes: int, accuracy: float, **more: Any) -> FrontPoi
             "slowdown": 1.6,
             "macs": 3_900_000,
             "resolution": 48,
+            "method": "lite_residual+bias",
             "lite_residual": {"groups": 2, "max_kernel_size": 5},
             "subnet": {},
             "validation_accuracy": accuracy,
@@ -185,7 +186,7 @@ def test_given_up_trials_are_hollow_and_never_the_best(page: Page, records: Reco
     text_colour = "#1a1f27"
     edges = [edge for found in sets for edge in found["edges"]]
     assert edges.count(text_colour) == 3  # the ring, and two of an earlier job
-    expect(page.locator(".figures")).to_contain_text("1 of 48")
+    expect(page.locator(".figures")).to_contain_text("1 of 16")
     expect(page.locator(".figures")).to_contain_text("2 more by an earlier job")
     expect(page.locator(".figures")).to_contain_text("trial 2")  # the third has more, so far
 

@@ -5,9 +5,12 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from service.record.database import Database
+from search.supernets.registry import DEFAULT_SUPERNET
+from service.contract.status import Status, StopRequest
+from service.record.claims import choose_supernet
+from service.record.db.database import Database
 from service.record.jobs import get_job
-from service.record.models import Status, StopRequest
+from service.settings import AUTO_SUPERNET
 from tests.dashboard.conftest import Watch
 from tests.dashboard.records import Records
 
@@ -71,12 +74,35 @@ def test_how_sure_gain_and_choice_are(page: Page, records: Records) -> None:
     expect(page.locator(".certainty")).to_contain_text("The only one within the limits")
 
 
+def memory_rows(page: Page, count: int) -> list[str]:
+    rows = card(page, "Memory at its peak").get_by_role("row")
+    expect(rows).to_have_count(count)
+    return [row.replace("\t", " ").strip() for row in rows.all_inner_texts()][1:]
+
+
 def test_memory_is_told_by_part(page: Page, records: Records) -> None:
     page.goto(f"/#/jobs/{records.succeeded()}")
-    rows = card(page, "Memory at its peak").get_by_role("row")
-    expect(rows).to_have_count(12)
-    shown = [row.replace("\t", " ").strip() for row in rows.all_inner_texts()]
-    assert shown[1:] == [
+    assert memory_rows(page, 10) == [
+        "Program: frozen weights and operations 0.55\u00a0MB",
+        "Trained values 1.00\u00a0MB",
+        "Optimizer state 2.00\u00a0MB",
+        "Activations, gradients, temporaries 1.10\u00a0MB",
+        "Trainer, stack, C library 0.35\u00a0MB",
+        "Predicted 5.00\u00a0MB",
+        "Measured 4.90\u00a0MB",
+        "Torch's allocator, measured 5.10\u00a0MB",
+        "Limit 6.00\u00a0MB",
+    ]
+    memory = card(page, "Memory at its peak")
+    expect(memory).to_contain_text("the whole process on the device")
+    expect(memory).to_contain_text("trained by the device trainer")
+    figures = page.locator(".figures")
+    expect(figures).to_contain_text("torch's allocator 5.10\u00a0MB")
+
+
+def test_of_an_earlier_job_the_memory_is_torchs(page: Page, records: Records) -> None:
+    page.goto(f"/#/jobs/{records.succeeded(is_old=True)}")
+    assert memory_rows(page, 12) == [
         "Frozen weights 0.50\u00a0MB",
         "Trained values 1.00\u00a0MB",
         "Optimizer state 2.00\u00a0MB",
@@ -89,6 +115,7 @@ def test_memory_is_told_by_part(page: Page, records: Records) -> None:
         "Measured 4.90\u00a0MB",
         "Limit 6.00\u00a0MB",
     ]
+    expect(card(page, "Memory at its peak")).to_contain_text("What torch's allocator holds")
 
 
 def test_charts_have_tables_beside(page: Page, records: Records) -> None:
@@ -118,15 +145,47 @@ def test_the_chosen_network_is_drawn_block_by_block(
         expect(blocks.first).to_contain_text(f"{kernel_size}\u00d7{kernel_size}")
 
 
+def test_the_method_that_the_search_chose_stands_beside_the_one_asked_for(
+    page: Page, records: Records, database: Database
+) -> None:
+    job_id = records.succeeded(trials=1)
+    page.goto(f"/#/jobs/{job_id}")
+    result = get_job(database, job_id).result
+    assert result is not None
+    settings = card(page, "Settings")
+    expect(settings).to_contain_text("auto: trains biases, and lite residual modules where")
+    expect(settings).to_contain_text(f"{result['method']}: trains biases")
+    expect(card(page, "The chosen network")).to_contain_text("Its training changes biases")
+
+
+def test_the_supernet_that_the_images_chose_stands_with_what_was_looked_at(
+    page: Page, records: Records
+) -> None:
+    job = records.queued(supernet=AUTO_SUPERNET)
+    page.goto(f"/#/jobs/{job.id}")
+    facts = card(page, "Settings")
+    expect(facts).to_contain_text("auto: your images choose")
+    looks = [("efficientnet_lite0", 96, 1, 0.886, 0.013), (DEFAULT_SUPERNET, 64, 4, 0.61, 0.02)]
+    names = ("supernet", "resolution", "epochs", "accuracy", "standard_error")
+    probes = [dict(zip(names, look, strict=True)) for look in looks]
+    choose_supernet(records.database, records.claim(), "efficientnet_lite0", probes)
+    page.reload()
+    expect(facts).to_contain_text("efficientnet_lite0, chosen by your images")
+    expect(facts).to_contain_text(
+        "efficientnet_lite0 at 96\u00a0px, 1 epoch: 88.6% ± 1.3%; "
+        f"{DEFAULT_SUPERNET} at 64\u00a0px, 4 epochs: 61.0% ± 2.0%"
+    )
+
+
 def test_a_running_job_shows_stage_trials_and_time_left(page: Page, records: Records) -> None:
     claim = records.running("busy", trials=2)
     page.goto(f"/#/jobs/{claim.job_id}")
     expect(page.locator("[aria-current=step]")).to_contain_text("Search")
     expect(page.get_by_text("about 2\u00a0min left")).to_be_visible()
-    expect(page.locator(".figures")).to_contain_text("2 of 48")
-    records.add_trials(claim, 48)
+    expect(page.locator(".figures")).to_contain_text("2 of 16")
+    records.add_trials(claim, 16)
     records.progress(claim, "train", 0.6)
-    expect(page.locator(".figures")).to_contain_text("48 of 48")
+    expect(page.locator(".figures")).to_contain_text("16 of 16")
     expect(page.locator("[aria-current=step]")).to_contain_text("Train")
     records.add_epochs(claim, "tinytl", 1)
     expect(card(page, "Learning")).to_be_visible()

@@ -5,8 +5,8 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from service.record.database import Database
-from service.record.models import Priority
+from service.contract.status import Priority
+from service.record.db.database import Database
 from service.record.presence import mark_gone
 from tests.dashboard.conftest import RunningServer, Watch
 from tests.dashboard.records import Records

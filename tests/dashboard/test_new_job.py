@@ -1,14 +1,19 @@
 """The form that makes a job."""
 
 import json
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Locator, Page, Route, expect
+from sqlalchemy import select
 
-from service.record.database import Database
+from service.contract.status import Priority
+from service.record.db.database import Database
+from service.record.db.models import Dataset, Job
 from service.record.jobs import delete_job, list_jobs
-from service.record.models import Dataset, Job, Priority
 from tests.dashboard.conftest import Watch
 from tests.dashboard.records import Records
 
@@ -47,7 +52,7 @@ def test_an_upload_is_reported_and_used(
     job = only_job(database)
     assert (job.memory_limit_bytes, job.priority) == (6_000_000, Priority.HIGH)
     assert job.settings["trials"] == 3
-    assert job.settings["epochs"] == 10  # the API's own default
+    assert job.settings["epochs"] is None  # the API's own default
     assert job.settings["resolutions"] == [32, 48]
     assert job.settings["horizontal_flip"] is False
 
@@ -81,13 +86,64 @@ def drop(page: Page, *paths: Path) -> None:
         devtools.send("Input.dispatchDragEvent", {"type": kind, "data": data, **place})
 
 
-def test_a_dropped_folder_is_not_sent(page: Page, records: Records, tmp_path: Path) -> None:
+@pytest.fixture
+def photos(tmp_path: Path, make_zip: MakeZip) -> Path:
+    """A folder of two classes, one of them in a script of its own, one name too long for a tar."""
     folder = tmp_path / "photos"
-    folder.mkdir()
+    zipfile.ZipFile(make_zip()).extractall(folder)
+    first = next(iter(sorted(folder.iterdir())))
+    (first / "0.png").rename(first / f"{'x' * 120}.png")
+    first.rename(folder / "\u732b")
+    return folder
+
+
+def test_a_dropped_folder_is_sent(
+    page: Page, records: Records, photos: Path, database: Database
+) -> None:
     page.goto("/#/new")
     expect(page.locator(".drop")).to_be_visible()
-    drop(page, folder)
-    expect(page.get_by_role("alert")).to_contain_text("tinyfit submit FOLDER")
+    drop(page, photos)
+    expect(page.get_by_role("heading", name="photos")).to_be_visible()
+    with database.reading() as session:
+        (dataset,) = session.scalars(select(Dataset))
+    assert "\u732b" in dataset.classes
+    assert dataset.num_images == sum(path.is_file() for path in photos.rglob("*"))
+
+
+def test_a_folder_can_be_chosen(page: Page, records: Records, photos: Path) -> None:
+    page.goto("/#/new")
+    page.get_by_label("Or choose a folder").set_input_files(photos)
+    expect(page.get_by_role("heading", name="photos")).to_be_visible()
+
+
+def test_a_contact_sheet_shows_the_squares(page: Page, records: Records, photos: Path) -> None:
+    page.goto("/#/new")
+    with page.expect_response("**/contact-sheet?fit=crop") as answer:
+        page.get_by_label("Or choose a folder").set_input_files(photos)
+    assert answer.value.headers["content-type"] == "image/jpeg"
+    sheet = page.get_by_role("group", name="Images as training sees them")
+    row = sheet.get_by_role("img", name="6 images of \u732b")
+    expect(row).to_be_visible()
+    is_drawn = "canvas => canvas.getContext('2d').getImageData(9, 9, 1, 1).data[3] === 255"
+    page.wait_for_function(f"({is_drawn})(document.querySelector('.sheet canvas'))")
+    with page.expect_response("**/contact-sheet?fit=pad"):
+        page.get_by_label("How a picture becomes a square").select_option("pad")
+
+
+def test_broken_images_are_listed_and_can_be_left_out(
+    page: Page, records: Records, photos: Path, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    for name in ("a.jpg", "b.jpg"):
+        (photos / "\u732b" / name).write_bytes(b"")
+    page.goto("/#/new")
+    page.get_by_label("Or choose a folder").set_input_files(photos)
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("2 images can't be used")
+    expect(alert.get_by_role("listitem")).to_have_count(2)
+    alert.get_by_role("button", name="Go on without them").click()
+    expect(page.get_by_role("heading", name="photos")).to_be_visible()
+    expect(page.locator(".notes")).to_contain_text("2 images skipped")
 
 
 def test_of_several_dropped_files_none_is_sent(
@@ -122,7 +178,7 @@ def test_an_upload_under_way_can_be_stopped(
     held: list[Route] = []
     page.route("**/datasets", lambda route: held.append(route))
     page.get_by_label("Drop a zip here").set_input_files(make_zip("slow"))
-    expect(page.get_by_role("progressbar", name="Upload of slow.zip")).to_be_visible()
+    expect(page.get_by_role("progressbar", name="Upload of slow")).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_label("Drop a zip here")).to_be_visible()
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -372,8 +428,80 @@ def test_the_forms_defaults_are_the_apis_own(page: Page, records: Records) -> No
     body = json.loads(sent.value.post_data or "")
     made = page.request.post("/jobs", data=body).json()
     plain = page.request.post("/jobs", data={"dataset": "d1", "memory_limit": "6MB"}).json()
-    assert body["supernet"] == "auto"
+    assert (body["supernet"], body["method"]) == ("auto", "auto")
+    assert body["settings"].pop("fit") == "auto"
+    assert plain["settings"].pop("fit") == made["settings"]["fit"] == "crop"
     assert body["settings"] == {
         name: value for name, value in plain["settings"].items() if value is not None
     }
     assert (made["method"], made["supernet"]) == (plain["method"], plain["supernet"])
+
+
+def test_a_device_takes_the_place_of_a_limit(
+    page: Page, records: Records, database: Database
+) -> None:
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    limit = page.get_by_label("Memory limit")
+    limit.fill("6MB")
+    page.get_by_role("combobox", name="Device").select_option("pi-zero-2w")
+    expect(limit).to_have_value("")
+    expect(limit).to_have_attribute("placeholder", "268.4\u00a0MB")
+    expect(page.locator("#device-hint")).to_contain_text("MemAvailable")
+    page.get_by_text("Also bounded").click()
+    page.get_by_label("Model size").fill("2MB")
+    page.get_by_label("Memory of classifying").fill("90MB")
+    start(page).click()
+    expect(page.locator(".badge")).to_have_text("Queued")
+    job = only_job(database)
+    assert job.memory_limit_bytes == 256 << 20
+    assert job.settings["inference_memory_limit"] == 90_000_000
+    assert (job.settings["device"], job.settings["model_size_limit"]) == ("pi-zero-2w", 2_000_000)
+    settings = page.get_by_role("region", name="Settings")
+    for text in ("Devicepi-zero-2w", "Model size limit2.0\u00a0MB", "Limit of classifying90.0"):
+        expect(settings).to_contain_text(text)
+    page.get_by_role("link", name="Duplicate").click()
+    expect(page.get_by_role("combobox", name="Device")).to_have_value("pi-zero-2w")
+    expect(page.get_by_label("Model size")).to_have_value("2MB")
+
+
+def test_bounds_that_nothing_meets_offer_the_smallest(
+    page: Page, records: Records, database: Database, watch: Watch
+) -> None:
+    watch.expected.append("422")
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    page.get_by_label("Memory limit").fill("6MB")
+    page.get_by_text("Also bounded").click()
+    page.get_by_label("Model size").fill("1kB")
+    page.get_by_label("Memory of classifying").fill("1MB")
+    page.get_by_text("Also bounded").click()
+    start(page).click()
+    for name in ("model_size_limit", "inference_memory_limit"):
+        error = page.locator(f"#{name}-error")
+        expect(error).to_be_visible()  # its group has opened
+        expect(error).to_contain_text(re.compile(f"{name} 1.0", re.IGNORECASE))
+    needed = page.get_by_role("button", name="Use ")
+    expect(needed).to_have_count(2)
+    texts = [text.removeprefix("Use ").strip() for text in needed.all_inner_texts()]
+    for label, text in zip(("Model size", "Memory of classifying"), texts, strict=True):
+        page.get_by_label(label).fill(text)
+    start(page).click()
+    expect(page.locator(".badge")).to_have_text("Queued")
+    assert only_job(database).settings["inference_memory_limit"] > 50_000_000
+
+
+def test_a_job_can_be_posted_to_a_webhook(page: Page, records: Records, watch: Watch) -> None:
+    watch.expected.append("422")  # this server has no secret to sign with
+    records.dataset()
+    page.goto("/#/new")
+    page.get_by_label("Or images uploaded before").select_option("d1")
+    page.get_by_label("Memory limit").fill("6MB")
+    page.get_by_text("Search and training settings").click()
+    page.get_by_label("Webhook").fill(" https://example.org/done ")
+    with page.expect_request("**/jobs") as sent:
+        start(page).click()
+    assert sent.value.post_data_json["webhook"] == "https://example.org/done"
+    expect(page.get_by_role("alert")).to_contain_text("TINYFIT_WEBHOOK_SECRET")

@@ -5,8 +5,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from search.architecture import SupernetSpec
-from search.ofa_package import build_elastic_network
+from search.elastic.ofa_package import build_elastic_network
+from search.space.architecture import SupernetSpec
 
 
 def _elastic_network(supernet_id, num_classes=7, seed=0):

@@ -6,17 +6,18 @@ import pytest
 import torch
 from PIL import Image
 
+from search.elastic.supernet import load_supernet
 from search.errors import PretrainError
 from search.pretraining.images import Crops, TrainingImages
 from search.pretraining.output import Note
 from search.pretraining.run import pretrain, training_state
 from search.pretraining.settings import PretrainSettings, usual_schedule
-from search.pretraining.start import first_supernet
+from search.pretraining.start import initial_supernet
 from search.pretraining.state import CHECKPOINT
 from search.pretraining.trainer import Trainer
-from search.supernet import load_supernet
-from tinytl.data import ImageStore, Sample, ingest, normalize
+from tinytl.engine.ops.normalize import normalize
 from tinytl.errors import CancelledError
+from tinytl.training.data import ImageStore, Sample, ingest
 
 BATCH_NORM, GROUP_NORM = "ofa_proxyless_d12_e23_k35_w0.1_x", "ofa_mbv3_d12_e23_k35_w0.1_gn_x"
 NOTE = Note(data={"names": ["x"]}, classes=("a", "b"), licence="CC0")
@@ -125,16 +126,16 @@ def test_a_start_keeps_what_fits(finished, tmp_path):
     start = load_supernet(path, tmp_path)
     head = start.network.classifier.linear.weight.clone()
     stem = start.network.first_conv.conv.weight.clone()
-    kept = first_supernet(replace(settings, seed=5), 2, start, _no_images)
+    kept = initial_supernet(replace(settings, seed=5), 2, start, _no_images)
     assert torch.equal(kept.network.classifier.linear.weight, head)
     assert kept.lite_residuals == start.lite_residuals
-    other = first_supernet(replace(settings, lite_residual_share=0.0), 3, start, _no_images)
+    other = initial_supernet(replace(settings, lite_residual_share=0.0), 3, start, _no_images)
     assert other.network.classifier.linear.weight.shape[0] == 3
     assert torch.equal(other.network.first_conv.conv.weight, stem)
     assert other.lite_residuals == {}
     wider = replace(settings, architecture="ofa_proxyless_d12_e23_k35_w0.2")
     with pytest.raises(PretrainError, match="another architecture"):
-        first_supernet(wider, 2, start, _no_images)
+        initial_supernet(wider, 2, start, _no_images)
 
 
 def _no_images():
@@ -147,7 +148,9 @@ def test_a_batch_norm_start_becomes_group_norm(finished, tmp_path):
     start = load_supernet(path, tmp_path)
     images = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     architecture = BATCH_NORM.replace("_x", "_gn_x")
-    found = first_supernet(replace(settings, architecture=architecture), 2, start, lambda: images)
+    found = initial_supernet(
+        replace(settings, architecture=architecture), 2, start, lambda: images
+    )
     before, after = start.network, found.network
     assert torch.equal(
         after.blocks[2].conv.depth_conv.conv.conv.weight,
@@ -211,7 +214,7 @@ def test_a_step_learns_the_labels_with_the_largest_the_smallest_and_the_modules(
     chosen = np.array([15, 0, 9])
     assert images.batch(chosen, _crops(), 16)[1].tolist() == [1, 0, 1]
     settings = settings_of(lite_residual_share=1.0, num_random_subnets=0, epochs=40)
-    supernet = first_supernet(settings, 2, None, _no_images)
+    supernet = initial_supernet(settings, 2, None, _no_images)
     before = {
         index: module.final_bn.weight.clone() for index, module in supernet.lite_residuals.items()
     }

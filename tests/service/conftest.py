@@ -25,17 +25,18 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from search.registry import DEFAULT_SUPERNET
-from service.record.blobs import Blobs, open_blobs
+from search.supernets.registry import DEFAULT_SUPERNET
+from service.contract.requests import JobRequest
+from service.contract.status import Priority
 from service.record.claims import Claim, claim_job
-from service.record.database import Database, now
-from service.record.engines import open_engine
+from service.record.db.database import Database, now
+from service.record.db.engines import open_engine
+from service.record.db.models import Base, Dataset, Job
+from service.record.files.blobs import Blobs, open_blobs
 from service.record.jobs import create_job
-from service.record.models import Base, Dataset, Job, Priority
-from service.schemas import JobRequest
 from service.settings import Settings
-from tests.service.stores import artifact_url as artifact_url
-from tests.service.stores import s3_server as s3_server
+from tests.service.support.stores import artifact_url as artifact_url
+from tests.service.support.stores import s3_server as s3_server
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]

@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 
+from search.space.architecture import SupernetSpec
+from search.supernets.registry import DEFAULT_SUPERNET
 from service.console import Meter, describe_event, format_seconds, printable
-from service.record.models import EventKind
-from service.schemas import EventView, JobSettings
-from service.work.progress import Progress, SplitSizes, Stage, stage_work
+from service.contract.requests import JobSettings
+from service.contract.status import EventKind
+from service.views.schemas import EventView
+from service.work.job.progress import Progress, Stage
+from service.work.job.workload import SplitSizes, Workload
 
 
 class Terminal(io.StringIO):
@@ -131,7 +135,11 @@ def test_text_of_others_steers_no_terminal() -> None:
 
 
 def test_progress_counts_the_work_of_all_stages() -> None:
-    work = stage_work(JobSettings(), SplitSizes(train=100, val=20, test=20))
+    spec = SupernetSpec.parse(DEFAULT_SUPERNET)
+    sizes = SplitSizes(train=100, val=20, test=20)
+    work = Workload.of(
+        JobSettings(), spec.recipe, sizes, resolutions=spec.resolutions, look_epochs=[1, 1]
+    ).stages
     written: list[tuple[Stage, float]] = []
     progress = Progress(work, lambda stage, share, seconds_left: written.append((stage, share)))
     for stage in Stage:

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from service.contract.requests import JobRequest
 from service.datasets.store import import_dataset
-from service.record.database import Database
-from service.schemas import JobRequest
+from service.record.db.database import Database
 from service.settings import Settings
 
 pytest.importorskip("sklearn", reason="the demo's digits come from scikit-learn")

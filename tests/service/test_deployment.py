@@ -24,7 +24,7 @@ import yaml
 
 from service.cli.main import _parser
 from service.settings import Settings
-from tests.service.own_postgresql import own_postgresql
+from tests.service.support.own_postgresql import own_postgresql
 
 pytestmark = pytest.mark.long
 

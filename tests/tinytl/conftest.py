@@ -6,15 +6,16 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.stock import StockNetwork
-from search.architecture import SupernetSpec
-from search.ofa_package import build_elastic_network
-from tinytl.config import GROUP_NORM, with_lite_residuals
-from tinytl.data import ImageStore, Sample, ingest
-from tinytl.gradients import Gradients
-from tinytl.layers import FrozenWeight
-from tinytl.network import build_network
-from tinytl.trainable import is_trained
+from benchmarks.memory.padding import efficientnet_lite0
+from benchmarks.memory.stock import StockNetwork
+from search.elastic.ofa_package import build_elastic_network
+from search.space.architecture import SupernetSpec
+from tinytl.description.config import GROUP_NORM, with_lite_residuals
+from tinytl.description.method import is_trained
+from tinytl.engine.gradients import Gradients
+from tinytl.engine.layers import FrozenWeight
+from tinytl.engine.network import build_network
+from tinytl.training.data import ImageStore, Sample, ingest
 
 PROXYLESS = "ofa_proxyless_d234_e346_k357_w0.35"
 MOBILENETV3 = "ofa_mbv3_d234_e346_k357_w1.0"
@@ -26,6 +27,18 @@ def small_network(supernet=PROXYLESS, *, num_classes=5, group_norm=False, lite=T
     network = spec.network_config(spec.smallest, num_classes)
     if group_norm:
         network = replace(network, norm=GROUP_NORM)
+    return with_lite_residuals(network) if lite else network
+
+
+def lite0(*, num_classes=5, lite=False, shallow=False):
+    """EfficientNet-Lite0: "same" padding, an input normalization of its own.
+
+    shallow: one block a stage.
+    """
+    network = efficientnet_lite0(num_classes)
+    if shallow:
+        blocks = tuple(block for block in network.blocks if not block.shortcut)
+        network = replace(network, blocks=blocks)
     return with_lite_residuals(network) if lite else network
 
 
@@ -200,6 +213,7 @@ def _fixture_of(function):
     return pytest.fixture(name=function.__name__)(lambda: function)
 
 
+_lite0 = _fixture_of(lite0)
 _make_twins = _fixture_of(make_twins)
 _random_map = _fixture_of(random_map)
 _randomized = _fixture_of(randomized)

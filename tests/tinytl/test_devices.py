@@ -9,23 +9,24 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tests.pretended_gpu import GPU, pretended_gpu
-from tinytl.bundle import Bundle
-from tinytl.checkpoint import MemoryCheckpoint
-from tinytl.convolution import convolve, input_gradient
-from tinytl.gpu import repeatable_gpu
-from tinytl.measure import random_store
-from tinytl.network import build_network
-from tinytl.optimizer import Adam
-from tinytl.plan import Plan, Stretch
-from tinytl.step import Batch, run_step
-from tinytl.train import TrainSettings, correct_images, train
-from tinytl.trainable import Method
-from tinytl.upsampling import (
-    backward_by_products,
+from tinytl.description.method import Method
+from tinytl.description.plan import Plan, Stretch
+from tinytl.engine.gpu import repeatable_gpu
+from tinytl.engine.network import build_network
+from tinytl.engine.ops.convolution import convolve, input_gradient
+from tinytl.engine.ops.upsampling import (
     upsample,
     upsample_backward,
-    upsample_by_product,
+    upsample_backward_matmul,
+    upsample_matmul,
 )
+from tinytl.engine.optimizer import Adam
+from tinytl.engine.step import Batch, run_step
+from tinytl.measurement.measure import random_store
+from tinytl.squares import Squaring
+from tinytl.training.bundle import Bundle
+from tinytl.training.checkpoint import MemoryCheckpoint
+from tinytl.training.train import TrainSettings, correct_images, train
 
 PROXYLESS = "ofa_proxyless_d234_e346_k357_w0.35"
 MOBILENETV3 = "ofa_mbv3_d234_e346_k357_w1.0"
@@ -73,7 +74,13 @@ def test_all_of_a_training_is_where_its_network_is(
         right = correct_images(network, val, resolution=48, batch_size=3)
         classes = tuple(map(str, range(network.config.num_classes)))
         bundle = Bundle(
-            network=network, classes=classes, resolution=48, image_size=64, plan=plan, report={}
+            network=network,
+            classes=classes,
+            resolution=48,
+            image_size=64,
+            squaring=Squaring(),
+            plan=plan,
+            report={},
         )
         assert bundle.predict(Image.new("RGB", (60, 50))).label in classes
     assert [report.train_loss for report in history] == [1 / plan.batch_size]  # what was answered
@@ -115,12 +122,12 @@ def test_the_pretended_gpu_refuses_what_a_real_one_does():
 def test_the_gradient_of_upsampling_by_products(random_map, size, out_size):
     grad, x = random_map(2, 3, *out_size), random_map(2, 3, *size)
     expected = upsample_backward(grad, torch.Size(size))
-    found = backward_by_products(grad, torch.Size(size))
+    found = upsample_backward_matmul(grad, torch.Size(size))
     torch.testing.assert_close(found, expected)
     assert found.is_contiguous(memory_format=torch.channels_last)
     y = F.interpolate(x, size=out_size, mode="bilinear", align_corners=False)
     assert torch.equal(upsample(x, torch.Size(out_size)), y)
-    torch.testing.assert_close(upsample_by_product(x, torch.Size(out_size)), y)
+    torch.testing.assert_close(upsample_matmul(x, torch.Size(out_size)), y)
 
 
 @pytest.mark.parametrize(

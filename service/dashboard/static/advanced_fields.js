@@ -4,21 +4,25 @@ import { CheckField, SelectField, TextField } from "./fields.js";
 import { formatBytes } from "./format.js";
 import { AMOUNTS, SEARCH_NUMBERS, TRAINING_NUMBERS, rangeOf } from "./job_form.js";
 import { usePolled } from "./polling.js";
-import { SAMPLERS, capitalized } from "./words.js";
+import { CLASS_WEIGHTS, SAMPLERS, capitalized } from "./words.js";
 
 const HINTS = {
   trials: "Candidates that the search scores, at most",
   patience: "The search ends after so many trials without progress",
-  epochs: "Of the final training",
-  adapt_steps: "Of the supernet to your images",
+  epochs: "Of the final training, empty for what the supernet needs",
+  adapt_steps: "Of the supernet to your images, empty for what it needs",
   batch_size: "Images an update",
-  learning_rate: "Empty for the method's own",
+  learning_rate: "Empty for what method and supernet need",
   label_smoothing: "Share of the label spread over the other classes",
   min_crop_scale: "Least share of an image that training shows",
   seed: "The same seed gives the same model",
 };
 
-const FOLDED = ["supernet", "resolutions", "sampler", ...AMOUNTS, ...SEARCH_NUMBERS];
+const FOLDED = [
+  ...["supernet", "resolutions", "sampler", "class_weights", "webhook"],
+  ...AMOUNTS,
+  ...SEARCH_NUMBERS,
+];
 
 /** field: the attributes of a named field; offer: a button with a limit that would do. */
 export function AdvancedFields({ schemas, field, offer, errors }) {
@@ -39,7 +43,7 @@ export function AdvancedFields({ schemas, field, offer, errors }) {
       <${Supernet} ...${field("supernet")} />
       <${TextField}
         ...${field("resolutions")}
-        hint="Sides that input images may have, in pixels, rising."
+        hint="Sides that input images may have, in pixels, rising. Empty for the supernet's own."
       />
       <${SelectField}
         ...${field("sampler")}
@@ -76,14 +80,34 @@ export function AdvancedFields({ schemas, field, offer, errors }) {
         hint="Their adapted supernet and its scores, where images and settings are the same."
       />
       <h3>Training</h3>
+      <${SelectField}
+        ...${field("class_weights")}
+        hint="Whether images of rare classes are looked at as often as those of others."
+        options=${properties.class_weights.enum.map((name) => [
+          name,
+          CLASS_WEIGHTS[name] ? `${capitalized(CLASS_WEIGHTS[name])} (${name})` : name,
+        ])}
+      />
       <div class="grid">${TRAINING_NUMBERS.map(number)}</div>
+      <${CheckField}
+        ...${field("refit")}
+        label="Train on the validation images, too"
+        hint="Once they have chosen the network: more images make a better one."
+      />
+      <h3>When it ends</h3>
+      <${TextField}
+        ...${field("webhook")}
+        inputmode="url"
+        placeholder="https://"
+        hint="The job is posted there once it has ended, signed. Empty for nowhere."
+      />
     </details>
   `;
 }
 
 function Supernet(field) {
   const { data } = usePolled("/supernets", { seconds: 600 });
-  const listed = [["auto", "As the limits allow (auto)"], ...(data ?? []).map(describe)];
+  const listed = [["auto", "As images and limits suggest (auto)"], ...(data ?? []).map(describe)];
   const isListed = listed.some(([id]) => id === field.value);
   return html`
     <${SelectField}

@@ -28,6 +28,8 @@ export class Problem extends Error {
     this.errors = document.errors ?? [];
     this.smallestFeasibleBytes = document.smallest_feasible_bytes ?? null;
     this.smallestFeasibleMacs = document.smallest_feasible_macs ?? null;
+    this.smallestFeasibleModelBytes = document.smallest_feasible_model_bytes ?? null;
+    this.smallestFeasibleInferenceBytes = document.smallest_feasible_inference_bytes ?? null;
     this.retryAfterSeconds = Number(retryAfter) || null;
   }
 }
@@ -74,6 +76,14 @@ export async function request(path, { method = "GET", json, etag, headers = {} }
     etag: response.headers.get("ETag"),
     link: response.headers.get("Link"),
   };
+}
+
+/** What a GET answers with that is no JSON. */
+export async function fetchBlob(path) {
+  const sent = keyHeaders();
+  const response = await answer(path, { headers: sent });
+  if (!response.ok) throw problemOf(response.status, await bodyOf(response), sent);
+  return response.blob();
 }
 
 /** Save a file that may need the key, under the name that the server gives it. */

@@ -1,4 +1,5 @@
 /** What was found in an upload. */
+import { ContactSheet } from "./contact_sheet.js";
 import { html } from "./dom.js";
 import { Folded } from "./folded.js";
 import { formatBytes, formatCount, formatNumber } from "./format.js";
@@ -9,7 +10,7 @@ const SPLITS = [
   ["test", "Test"],
 ];
 
-export function DatasetReport({ dataset }) {
+export function DatasetReport({ dataset, fit }) {
   const { report, counts, classes } = dataset;
   const given = SPLITS.filter(([split]) => total(counts[split]) > 0);
   return html`
@@ -38,6 +39,7 @@ export function DatasetReport({ dataset }) {
         ${report.notes.map((note) => html`<li key=${note}>${note}</li>`)}
       </ul>`
       }
+      ${report?.contact_sheet && html`<${ContactSheet} dataset=${dataset} fit=${fit} />`}
       <${Folded} summary="Images of each class" label="Images of each class">
         ${() => html`<${Counts} classes=${classes} counts=${counts} given=${given} />`}
       <//>

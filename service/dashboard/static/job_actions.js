@@ -60,6 +60,16 @@ export function Actions({ path, job, refresh }) {
           Download <span class="size">${formatBytes(bundle.bytes)}</span>
         </button>`
       }
+      ${
+        bundle &&
+        html`<button
+          key="onnx"
+          ...${button}
+          onClick=${() => attempt(() => download(`${path}/export/onnx`))}
+        >
+          Export ONNX
+        </button>`
+      }
       ${actionsOf(job).map(
         (action) => html`
           <button

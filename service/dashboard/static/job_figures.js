@@ -12,10 +12,12 @@ import {
   formatSigned,
   formatSpread,
 } from "./format.js";
+import { peakOf } from "./words.js";
 
 export function KeyFigures({ job, best, trials }) {
   const figures = job.result ? delivered(job) : underWay(job, best, trials);
   return html`
+    ${job.result?.headline && html`<p class="headline">${job.result.headline}</p>`}
     <dl class="figures">
       ${figures.map(
         ({ name, value, spread, note }) => html`
@@ -68,21 +70,19 @@ function rivals(count) {
 }
 
 function delivered({ result, memory_limit_bytes: limit, settings }) {
-  const share = result.measured_peak_bytes / limit;
+  const isMeasured = result.measured_peak_bytes !== null;
+  const peak = result.measured_peak_bytes ?? result.predicted_peak_bytes;
+  const share = peak / limit;
   const predicted = formatPeak(result.predicted_peak_bytes);
   const isCounted = result.macs !== null;
   const within = `${formatPercent(share)} of the limit of ${formatBytes(limit)}`;
   return [
-    {
-      name: "Test accuracy",
-      value: formatPercent(result.test_accuracy),
-      note: `${formatPercent(result.validation_accuracy)} on the validation images`,
-    },
+    accuracyFigure(result, settings),
     gainFigure(result),
     {
-      name: "Measured peak",
-      value: formatPeak(result.measured_peak_bytes),
-      note: isCounted ? `${within}; ${predicted} predicted` : within,
+      name: isMeasured ? "Measured peak" : "Predicted peak",
+      value: formatPeak(peak),
+      note: peakNote(result, isCounted && isMeasured ? `${within}; ${predicted} predicted` : within),
     },
     isCounted
       ? {
@@ -92,6 +92,32 @@ function delivered({ result, memory_limit_bytes: limit, settings }) {
         }
       : { name: "Predicted peak", value: predicted, note: "by formula, before training" },
   ];
+}
+
+/** What the peak is that of; where that is the process, torch's beside. */
+function peakNote({ peak_meaning: meaning, torch_measured_peak_bytes: torch }, within) {
+  const beside = meaning === "process" ? `; torch's allocator ${formatPeak(torch)}` : "";
+  return `${peakOf(meaning)}, ${within}${beside}`;
+}
+
+/** Where accuracy would hide small classes, the mean over the classes. shown: null in results of an
+    earlier version. */
+function accuracyFigure({ headline_accuracy: shown, ...result }, { refit: isRefit }) {
+  const whole = formatPercent(result.test_accuracy);
+  if (shown !== null && shown !== result.test_accuracy) {
+    return {
+      name: "Balanced test accuracy",
+      value: formatPercent(shown),
+      note: `every class counted alike; ${whole} of all test images`,
+    };
+  }
+  return {
+    name: "Test accuracy",
+    value: whole,
+    note:
+      `${formatPercent(result.validation_accuracy)} on the validation images` +
+      (isRefit ? ", before these were trained on, too" : ""),
+  };
 }
 
 function gainFigure({ gain, test_accuracy: whole, head_only_test_accuracy: head }) {
@@ -109,7 +135,7 @@ function underWay(job, best, trials) {
     {
       name: "Memory limit",
       value: formatBytes(job.memory_limit_bytes),
-      note: "for everything that training holds",
+      note: `for ${job.peak_meaning === "process" ? peakOf("process") : "all that torch's allocator holds"}`,
     },
     trialsFigure(settings, trials),
     {

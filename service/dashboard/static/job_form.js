@@ -14,17 +14,24 @@ export function initialValues(schemas, job) {
   return {
     dataset: job?.dataset ?? "",
     name: job && !isNamedAfterId(job) ? job.name : "",
+    device: from.device ?? "",
     memory_limit: job ? sizeText(job.memory_limit_bytes) : "",
+    model_size_limit: sizeText(from.model_size_limit),
+    inference_memory_limit: sizeText(from.inference_memory_limit),
     method: job?.method ?? request.method.default,
     supernet: job?.supernet ?? request.supernet.default,
     priority: job?.priority ?? request.priority.default,
+    webhook: "",
     horizontal_flip: from.horizontal_flip ?? settings.horizontal_flip.default,
     race: from.race ?? settings.race.default,
     reuse: from.reuse ?? settings.reuse.default,
+    refit: from.refit ?? settings.refit.default,
     sampler: from.sampler ?? settings.sampler.default,
+    class_weights: from.class_weights ?? settings.class_weights.default,
+    fit: from.fit ?? settings.fit.default,
     time_limit_seconds: durationText(from.time_limit_seconds),
     mac_limit: countText(from.mac_limit),
-    resolutions: (from.resolutions ?? settings.resolutions.default).join(", "),
+    resolutions: (from.resolutions ?? settings.resolutions.default ?? []).join(", "),
     ...Object.fromEntries(NUMBERS.map((name) => [name, text(name)])),
   };
 }
@@ -50,29 +57,36 @@ const NUMBERS = [...SEARCH_NUMBERS, ...TRAINING_NUMBERS];
 /** Settings that go as their text says, "10m" or "20M", and are left out where it is empty. */
 export const AMOUNTS = ["time_limit_seconds", "mac_limit"];
 
+/** Sizes that are bounded beside the memory of training. */
+export const BOUNDS = ["model_size_limit", "inference_memory_limit"];
+
 /** The body of POST /jobs. What is no number goes as it is: the server says what is wrong. */
 export function requestOf(values) {
   const settings = {
     horizontal_flip: values.horizontal_flip,
     race: values.race,
     reuse: values.reuse,
+    refit: values.refit,
     sampler: values.sampler,
-    resolutions: values.resolutions
-      .split(/[\s,;]+/)
-      .filter(Boolean)
-      .map(numberOrText),
+    class_weights: values.class_weights,
+    fit: values.fit,
   };
+  const resolutions = values.resolutions.split(/[\s,;]+/).filter(Boolean);
+  if (resolutions.length) settings.resolutions = resolutions.map(numberOrText);
   for (const name of NUMBERS) {
     const text = values[name].trim();
     if (text) settings[name] = numberOrText(text);
   }
-  for (const name of AMOUNTS) {
+  for (const name of ["device", ...BOUNDS, ...AMOUNTS]) {
     const text = values[name].trim();
     if (text) settings[name] = text;
   }
+  const limit = values.memory_limit.trim();
+  const webhook = values.webhook.trim();
   return {
     dataset: values.dataset,
-    memory_limit: values.memory_limit.trim(),
+    ...((limit || !settings.device) && { memory_limit: limit }),
+    ...(webhook && { webhook }),
     name: values.name.trim(),
     method: values.method,
     supernet: values.supernet,
@@ -98,8 +112,11 @@ export function errorsByField(problem) {
   return Object.keys(found).length > 0 ? found : { "": sentence(problem.message) };
 }
 
-/** "6MB", or bytes where that is not exact. */
-const sizeText = (bytes) => (bytes % 1e4 === 0 ? `${bytes / 1e6}MB` : String(bytes));
+/** "6MB", or bytes where that is not exact; empty of none. */
+function sizeText(bytes) {
+  if (!bytes) return "";
+  return bytes % 1e4 === 0 ? `${bytes / 1e6}MB` : String(bytes);
+}
 
 /** "10m", "90s" of seconds; empty of none. */
 function durationText(seconds) {
@@ -118,8 +135,12 @@ function countText(count) {
 export function feasibleAmounts(problem) {
   const rounded = (amount) => (Math.ceil(amount / 1e4) / 100).toFixed(2);
   const { smallestFeasibleBytes: bytes, smallestFeasibleMacs: macs } = problem ?? {};
+  const { smallestFeasibleModelBytes: model, smallestFeasibleInferenceBytes: inference } =
+    problem ?? {};
   return {
     ...(bytes && { memory_limit: `${rounded(bytes)}MB` }),
+    ...(model && { model_size_limit: `${rounded(model)}MB` }),
+    ...(inference && { inference_memory_limit: `${rounded(inference)}MB` }),
     ...(macs && { mac_limit: `${rounded(macs)}M` }),
   };
 }
@@ -139,11 +160,16 @@ export function rangeOf(schema) {
 
 export const FIELD_NAMES = {
   dataset: "Images",
+  device: "Device",
   memory_limit: "Memory limit",
+  model_size_limit: "Model size",
+  inference_memory_limit: "Memory of classifying",
   name: "Name",
   priority: "Priority",
+  webhook: "Webhook",
   method: "Method",
   supernet: "Supernet",
+  fit: "How a picture becomes a square",
   horizontal_flip: "Mirrored images",
   resolutions: "Image sides",
   sampler: "Sampler",
@@ -158,6 +184,8 @@ export const FIELD_NAMES = {
   batch_size: "Batch size",
   learning_rate: "Learning rate",
   label_smoothing: "Label smoothing",
+  class_weights: "Rare classes",
+  refit: "Validation images",
   min_crop_scale: "Smallest crop",
   seed: "Seed",
 };

@@ -1,13 +1,11 @@
 /** The chosen network: its blocks by stage, and how a training step is carried out. */
 import { html } from "./dom.js";
-import { planSentences } from "./words.js";
-
-const NUM_ELASTIC_STAGES = 5;
+import { METHODS, planSentences } from "./words.js";
 
 export function Network({ job, best }) {
   const chosen = job.result ?? best;
   if (!chosen) return null;
-  const stages = blocksByStage(chosen.subnet);
+  const stages = blocksByStage(chosen.subnet, job.stage_depths);
   const numBlocks = stages.flat().length;
   return html`
     <section class="card" aria-labelledby="network-title">
@@ -15,7 +13,7 @@ export function Network({ job, best }) {
       <p class="hint">
         ${chosen.resolution} × ${chosen.resolution}\u00a0px input, ${numBlocks} elastic blocks.
         Each shows its kernel size and, in width, its expand ratio.
-        ${best?.lite_residual && describeLite(best.lite_residual)}
+        ${describeTraining(chosen.method, best?.lite_residual)}
       </p>
       <ol class="network">
         ${stages.map(
@@ -46,17 +44,23 @@ export function Network({ job, best }) {
   `;
 }
 
-const describeLite = ({ groups, max_kernel_size: size }) =>
-  ` Their lite residual modules have ${groups} groups and kernels of up to ${size}×${size}.`;
+function describeTraining(method, lite) {
+  const trained = ` Its training changes ${METHODS[method]}.`;
+  if (!lite) return trained;
+  const { groups, max_kernel_size: size } = lite;
+  return `${trained} The modules have ${groups} groups and kernels of up to ${size}×${size}.`;
+}
 
 /** Kernel sizes and expand ratios stand block by block for stages of full depth; one more, where
-    there is one, is a last stage of a single block. */
-export function blocksByStage({ kernel_sizes: sizes, expand_ratios: ratios, depths }) {
-  const maxDepth = Math.floor(sizes.length / NUM_ELASTIC_STAGES);
+    there is one, is a last stage of a single block. fullDepths: null for stages of one depth. */
+export function blocksByStage({ kernel_sizes: sizes, expand_ratios: ratios, depths }, fullDepths) {
   const block = (index) => ({ kernelSize: sizes[index], expandRatio: ratios[index] });
-  const stages = depths.map((depth, stage) =>
-    Array.from({ length: depth }, (_, index) => block(stage * maxDepth + index)),
-  );
-  const last = NUM_ELASTIC_STAGES * maxDepth;
-  return sizes.length > last ? [...stages, [block(last)]] : stages;
+  const equal = Math.floor(sizes.length / depths.length);
+  let first = 0;
+  const stages = depths.map((depth, stage) => {
+    const blocks = Array.from({ length: depth }, (_, index) => block(first + index));
+    first += fullDepths?.[stage] ?? equal;
+    return blocks;
+  });
+  return sizes.length > first ? [...stages, [block(first)]] : stages;
 }

@@ -1,5 +1,6 @@
 /** One job: how far it is, what it tries, and what came out. */
 import { Problem } from "./api.js";
+import { Classes } from "./classes.js";
 import { html, useEffect } from "./dom.js";
 import { chosenPoint } from "./front.js";
 import { LessMemory } from "./front_table.js";
@@ -11,12 +12,14 @@ import { Network } from "./job_network.js";
 import { Stages } from "./job_stages.js";
 import { Learning } from "./learning_chart.js";
 import { Memory } from "./memory_chart.js";
+import { OnDevice } from "./on_device.js";
 import { useGrowing, usePolled } from "./polling.js";
 import { jobPath } from "./routes.js";
 import { StatusBadge } from "./status.js";
 import { TimeAgo } from "./times.js";
 import { isComplete } from "./trial_words.js";
 import { Trials } from "./trials_chart.js";
+import { TryIt } from "./try_it.js";
 import { capitalized, isFinal } from "./words.js";
 
 export function JobPage({ id }) {
@@ -55,11 +58,14 @@ function Found({ path, job, error, refresh }) {
     <${KeyFigures} job=${job} best=${best} trials=${trials ?? []} />
     <div class="columns">
       <div>
+        <${Classes} path=${path} job=${job} />
         <${Trials} job=${job} trials=${trials ?? []} best=${best} front=${front} />
         <${LessMemory} job=${job} front=${front} />
         <${Learning} epochs=${epochsOf(events ?? [])} />
       </div>
       <div>
+        <${TryIt} path=${path} job=${job} />
+        <${OnDevice} path=${path} job=${job} />
         <${Memory} job=${job} best=${best} />
         <${Network} job=${job} best=${best} />
       </div>

@@ -102,10 +102,10 @@ function Row({ job }) {
         <span>${formatBytes(job.memory_limit_bytes)}</span>
       </td>
       <td role="cell" class="number" data-head="Measured peak">
-        ${result ? html`<span>${formatBytes(result.measured_peak_bytes)}</span>` : nothing()}
+        ${result ? html`<span>${formatBytes(result.measured_peak_bytes ?? result.predicted_peak_bytes)}</span>` : nothing()}
       </td>
       <td role="cell" class="number" data-head="Test accuracy">
-        ${result ? html`<span>${formatPercent(result.test_accuracy)}</span>` : nothing()}
+        ${result ? html`<span>${formatPercent(result.headline_accuracy ?? result.test_accuracy)}</span>` : nothing()}
       </td>
       <td role="cell" class="number" data-head="Created"><${TimeAgo} at=${job.created_at} /></td>
     </tr>

@@ -13,6 +13,7 @@ export function Learning({ epochs }) {
   const shown = TRAININGS.filter(({ id }) => epochs[id].length > 0);
   if (shown.length === 0) return null;
   const numEpochs = epochs[shown[0].id][0].num_epochs;
+  const isJudged = epochs[shown[0].id][0].val_accuracy !== null;
   return html`
     <section class="card" aria-labelledby="learning-title">
       <h2 id="learning-title">Learning</h2>
@@ -22,16 +23,20 @@ export function Learning({ epochs }) {
             ? "The same network trained as delivered, and with nothing but its head."
             : "The chosen network, epoch by epoch."
         }
+        ${!isJudged && " The validation images are trained on, too: they have chosen the network."}
       </p>
       <div class="curves">
-        <${Curve}
+        ${
+          isJudged &&
+          html`<${Curve}
           title="Validation accuracy (%)"
           trainings=${shown}
           epochs=${epochs}
           numEpochs=${numEpochs}
           read=${(epoch) => 100 * epoch.val_accuracy}
           write=${(value) => `${value.toFixed(1)}%`}
-        />
+        />`
+        }
         <${Curve}
           title="Training loss"
           trainings=${shown}
@@ -48,7 +53,7 @@ export function Learning({ epochs }) {
         )}
       </ul>
       <${Folded} summary="As a table" label="Epochs as a table">
-        ${() => html`<${Table} trainings=${shown} epochs=${epochs} numEpochs=${numEpochs} />`}
+        ${() => html`<${Table} ...${{ trainings: shown, epochs, numEpochs, isJudged }} />`}
       <//>
     </section>
   `;
@@ -103,15 +108,19 @@ function configuration({ trainings, epochs, numEpochs, read, write }) {
   };
 }
 
-function Table({ trainings, epochs, numEpochs }) {
+function Table({ trainings, epochs, numEpochs, isJudged }) {
   const rows = Array.from({ length: numEpochs }, (_, index) => index);
-  const accuracy = (id, index) => {
+  const told = (id, index) => {
     const epoch = epochs[id][index];
-    return epoch ? `${formatPercent(epoch.val_accuracy)}, ${epoch.train_loss.toFixed(3)}` : "–";
+    if (!epoch) return "–";
+    const loss = epoch.train_loss.toFixed(3);
+    return isJudged ? `${formatPercent(epoch.val_accuracy)}, ${loss}` : loss;
   };
   return html`
     <table>
-      <caption>Validation accuracy and training loss of each epoch</caption>
+      <caption>
+        ${isJudged ? "Validation accuracy and training loss" : "Training loss"} of each epoch
+      </caption>
       <thead>
         <tr>
           <th scope="col">Epoch</th>
@@ -123,7 +132,7 @@ function Table({ trainings, epochs, numEpochs }) {
           (index) => html`
             <tr key=${index}>
               <th scope="row">${index + 1}</th>
-              ${trainings.map(({ id }) => html`<td key=${id}>${accuracy(id, index)}</td>`)}
+              ${trainings.map(({ id }) => html`<td key=${id}>${told(id, index)}</td>`)}
             </tr>
           `,
         )}

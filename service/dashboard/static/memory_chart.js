@@ -2,7 +2,7 @@
 import { ChartCanvas, axis, colour, limitMark } from "./charts.js";
 import { html } from "./dom.js";
 import { formatBytes, formatPeak, megabytes } from "./format.js";
-import { MEMORY_PARTS } from "./words.js";
+import { MEMORY_PARTS, peakOf, trainerName } from "./words.js";
 
 export function Memory({ job, best }) {
   const { result } = job;
@@ -21,7 +21,9 @@ export function Memory({ job, best }) {
       <p class="hint">
         ${
           result
-            ? "What training holds at its worst moment: the formula by part, and a real training."
+            ? `What ${peakOf(result.peak_meaning)} holds at its worst moment: the formula by part` +
+              (measured === null ? "." : ", and a real training.") +
+              ` The checkpoint was trained by ${trainerName(result.trained_by)}.`
             : "The best trial so far, by formula. The chosen network is measured before training."
         }
       </p>
@@ -58,6 +60,13 @@ export function Memory({ job, best }) {
             <th scope="row"><span class="key part measured"></span>Measured</th>
             <td>${formatPeak(measured)}</td>
           </tr>`
+          }
+          ${
+            result?.peak_meaning === "process" &&
+            html`<tr>
+              <th scope="row">Torch's allocator, measured</th>
+              <td>${formatPeak(result.torch_measured_peak_bytes)}</td>
+            </tr>`
           }
           <tr>
             <th scope="row"><span class="key limit"></span>Limit</th>

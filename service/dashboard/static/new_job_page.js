@@ -4,6 +4,7 @@ import { DatasetPicker } from "./dataset_picker.js";
 import { html, useEffect, useRef, useState } from "./dom.js";
 import { CheckField, SelectField, TextField } from "./fields.js";
 import { AdvancedFields } from "./advanced_fields.js";
+import { BoundFields, DeviceFields } from "./device_fields.js";
 import {
   errorsByField,
   FIELD_NAMES,
@@ -104,19 +105,19 @@ function Form({ schemas, job }) {
         dataset=${values.dataset}
         onChoose=${set("dataset")}
         error=${errors.dataset}
+        fit=${field("fit")}
       />
       <fieldset class="card">
         <legend><h2>Device</h2></legend>
-        <${TextField}
-          ...${field("memory_limit")}
-          placeholder="24MB"
-          hint="What training may take at its peak, such as 24MB (10⁶ bytes) or 24MiB."
+        <${DeviceFields}
+          field=${field}
+          offer=${offer}
+          onDevice=${(device) => setValues((before) => ({ ...before, device, memory_limit: "" }))}
         />
-        ${offer("memory_limit")}
         <${SelectField}
           ...${field("method")}
           hint="What is trained on the device. The classifier always is."
-          options=${schemas.Method.enum.map((method) => [
+          options=${schemas.MethodChoice.enum.map((method) => [
             method,
             METHODS[method] ? `${capitalized(METHODS[method])} (${method})` : method,
           ])}
@@ -126,6 +127,7 @@ function Form({ schemas, job }) {
           label="A mirrored image shows the same class"
           hint="Training then mirrors images at random. Not so for text or digits."
         />
+        <${BoundFields} field=${field} offer=${offer} errors=${errors} />
       </fieldset>
       <fieldset class="card">
         <legend><h2>Job</h2></legend>

@@ -1,8 +1,8 @@
 /** Uploads, by XMLHttpRequest: fetch does not tell how much has been sent. */
 import { Unreachable, connection, keyHeaders, problemOf } from "./api.js";
 
-/** Send a zip of images; onProgress hears the share sent, 0 to 1. Returns { done, stop }. */
-export function uploadDataset(file, onProgress) {
+/** Send an archive of images; onProgress hears the share sent, 0 to 1. Returns { done, stop }. */
+export function uploadDataset({ name, blob, skipBroken }, onProgress) {
   const sending = new XMLHttpRequest();
   const sent = keyHeaders();
   const done = new Promise((resolve, reject) => {
@@ -16,8 +16,9 @@ export function uploadDataset(file, onProgress) {
     sending.addEventListener("abort", () => resolve(null));
   });
   const form = new FormData();
-  form.append("name", file.name.replace(/\.zip$/i, ""));
-  form.append("file", file);
+  form.append("name", name);
+  if (skipBroken) form.append("skip_broken", "true");
+  form.append("file", blob);
   sending.open("POST", "/datasets");
   sending.setRequestHeader("Accept", "application/json");
   for (const [name, value] of Object.entries(sent)) sending.setRequestHeader(name, value);

@@ -3,7 +3,7 @@ import { formatBytes, formatCount, formatMacs, formatPercent } from "./format.js
 
 export const STAGES = [
   { id: "ingest", name: "Ingest", doing: "Every image is decoded once." },
-  { id: "adapt", name: "Adapt", doing: "The whole supernet is adapted to your images." },
+  { id: "adapt", name: "Adapt", doing: "A supernet is chosen, and all of it adapted to your images." },
   { id: "search", name: "Search", doing: "Subnets within the limit are scored." },
   {
     id: "train",
@@ -16,6 +16,7 @@ export const STAGES = [
 export const STATUSES = ["queued", "running", "paused", "succeeded", "failed", "cancelled"];
 
 export const METHODS = {
+  auto: "biases, and lite residual modules where they are worth their memory",
   "lite_residual+bias": "biases and lite residual modules",
   lite_residual: "lite residual modules",
   bias: "biases",
@@ -33,6 +34,13 @@ export const SAMPLERS = {
   random: "at random",
 };
 
+/** How often images of rare classes are looked at. */
+export const CLASS_WEIGHTS = {
+  auto: "as often where classes are uneven",
+  balanced: "as often",
+  none: "as they come",
+};
+
 export const OUTCOMES = {
   succeeded: "finished the job",
   failed: "failed",
@@ -44,6 +52,7 @@ export const OUTCOMES = {
 
 /** The parts of a peak, in the order in which they are drawn. */
 export const MEMORY_PARTS = [
+  ["program", "Program: frozen weights and operations"],
   ["frozen_weights", "Frozen weights"],
   ["trained_values", "Trained values"],
   ["optimizer_state", "Optimizer state"],
@@ -53,7 +62,17 @@ export const MEMORY_PARTS = [
   ["workspace", "Inside operators"],
   ["batch", "The batch"],
   ["small_tensors", "Small tensors"],
+  ["step", "Activations, gradients, temporaries"],
+  ["trainer", "Trainer, stack, C library"],
 ];
+
+/** What a peak is that of, to follow its name. */
+export const peakOf = (meaning) =>
+  meaning === "process" ? "the whole process on the device" : "torch's allocator";
+
+/** Which trainer made the checkpoint. */
+export const trainerName = (trainer) =>
+  trainer === "native" ? "the device trainer" : "the torch engine";
 
 export const isFinal = (status) => ["succeeded", "failed", "cancelled"].includes(status);
 
@@ -106,9 +125,12 @@ const SENTENCES = {
   },
   epoch: (epoch) => {
     const training = epoch.training === "head_only" ? "Head-only training, epoch" : "Epoch";
+    const accuracy =
+      epoch.val_accuracy === null
+        ? ""
+        : `${formatPercent(epoch.val_accuracy)} of the validation images, `;
     return (
-      `${training} ${epoch.epoch + 1} of ${epoch.num_epochs}: ` +
-      `${formatPercent(epoch.val_accuracy)} of the validation images, ` +
+      `${training} ${epoch.epoch + 1} of ${epoch.num_epochs}: ${accuracy}` +
       `training loss ${epoch.train_loss.toFixed(3)}.`
     );
   },

@@ -15,12 +15,12 @@ from typing import Any, Self
 import torch
 
 from service.errors import ClusterLostError, ServiceError, TaskLostError
-from service.work.lifeline import StopCheck
 from service.work.pools.news import Done, Failed, Started
 from service.work.pools.patience import Patience
 from service.work.pools.pool import OnNews
 from service.work.pools.room import Room
 from service.work.pools.tasks import Parcel, Shared, Task
+from service.work.processes.lifeline import StopCheck
 from tinytl.errors import CancelledError
 
 # Ray would end this process by itself, as if it had died, were this shorter than our patience.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from search.score import Score
-from tinytl.train import EpochReport
+from search.adaptation.score import Score
+from tinytl.training.train import EpochReport
 
 
 @dataclass(frozen=True)

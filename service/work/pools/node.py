@@ -15,7 +15,7 @@ from service.errors import ServiceError
 from service.work.pools.attending import attend
 from service.work.pools.news import Done, Failed, News
 from service.work.pools.tasks import Parcel, Shared, Task
-from tinytl.gpu import repeatable_gpu
+from tinytl.engine.gpu import repeatable_gpu
 
 _latest: list[tuple[str, Shared]] = []
 """What this process has last opened, under the id of its object: one at most."""

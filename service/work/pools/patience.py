@@ -7,7 +7,7 @@ import os
 import threading
 import time
 
-from service.work.exits import Exit
+from service.work.processes.exits import Exit
 
 logger = logging.getLogger(__name__)
 

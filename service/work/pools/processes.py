@@ -15,11 +15,11 @@ from typing import Self
 import torch
 
 from service.errors import TaskLostError
-from service.work.lifeline import StopCheck
 from service.work.pools.attending import attend
 from service.work.pools.news import Done, Failed
 from service.work.pools.pool import OnNews
 from service.work.pools.tasks import Parcel, Shared, Task
+from service.work.processes.lifeline import StopCheck
 from tinytl.errors import CancelledError
 
 _LOOK_EVERY_SECONDS = 0.2

@@ -12,18 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.adapted import AdaptedSupernet
-from search.certainty import Correct
-from search.score import score
-from search.space import Candidate
+from search.adaptation.adapted import AdaptedSupernet
+from search.adaptation.score import score
+from search.space.candidates import Candidate
+from search.statistics.certainty import Correct
 from service.work.pools.news import Done, Epoch, News, Resumed, Step, Tell
-from tinytl.checkpoint import MemoryCheckpoint
-from tinytl.config import NetworkConfig
-from tinytl.data import ImageSplit, ImageStore, Split
+from tinytl.description.config import NetworkConfig
+from tinytl.description.method import Method
+from tinytl.engine.network import Network, build_network
 from tinytl.errors import BundleError
-from tinytl.network import Network, build_network
-from tinytl.train import EpochReport, TrainSettings, train
-from tinytl.trainable import Method
+from tinytl.native.build import BuildError, build_trainer
+from tinytl.native.training import is_device_checkpoint, train_by
+from tinytl.training.checkpoint import MemoryCheckpoint
+from tinytl.training.data import ImageSplit, ImageStore, Split
+from tinytl.training.train import EpochReport, TrainSettings, train
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreTask:
-    """Scores a candidate, as search.score.score says."""
+    """Scores a candidate, as search.adaptation.score.score says."""
 
     candidate: Candidate
     seed: int
@@ -122,7 +124,11 @@ class ScoreTask:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainTask:
-    """Trains a network as a device would. checkpoint: what an earlier run of it has left."""
+    """Trains a network as a device would. checkpoint: what an earlier run of it has left.
+
+    by_device_trainer: whether that of the device does it, where it can be built and there is no
+    GPU; else the torch engine does. scratch: where files may be left meanwhile, on this machine.
+    """
 
     config: NetworkConfig
     method: Method
@@ -130,6 +136,8 @@ class TrainTask:
     candidate: Candidate
     settings: TrainSettings
     checkpoint: bytes | None = None
+    by_device_trainer: bool = False
+    scratch: Path | None = None
 
     def network(self) -> Network:
         """As it is before the training."""
@@ -146,11 +154,16 @@ class TrainTask:
 
     def _train(self, shared: Shared, tell: Tell, should_stop: Callable[[], bool]) -> None:
         checkpoint = MemoryCheckpoint(self.checkpoint)
+        trainer = self._device_trainer(shared, checkpoint)
 
         def on_epoch(report: EpochReport) -> None:
             assert checkpoint.content is not None
             tell(Epoch(report, checkpoint.content))
 
+        if trainer is not None:
+            self._train_by(trainer, shared, checkpoint, tell, on_epoch, should_stop)
+            tell(Done())
+            return
         train(
             self.network().to(shared.device),
             shared.store,
@@ -164,6 +177,47 @@ class TrainTask:
             should_stop=should_stop,
         )
         tell(Done())
+
+    def _device_trainer(self, shared: Shared, checkpoint: MemoryCheckpoint) -> Path | None:
+        """The executable; None where the torch engine is to train, or has begun to."""
+        if not self.by_device_trainer or shared.device != _CPU:
+            return None
+        if checkpoint.exists() and not is_device_checkpoint(checkpoint):
+            return None
+        try:
+            return build_trainer()
+        except BuildError as error:
+            logger.info("the torch engine trains: %s", error)
+            return None
+
+    def _train_by(
+        self,
+        trainer: Path,
+        shared: Shared,
+        checkpoint: MemoryCheckpoint,
+        tell: Tell,
+        on_epoch: Callable[[EpochReport], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        steps = -(-len(shared.store.split("train")) // self.candidate.plan.batch_size)
+
+        def end_epoch(report: EpochReport) -> None:
+            tell(Step((report.epoch + 1) * steps, report.num_epochs * steps))
+            on_epoch(report)
+
+        train_by(
+            trainer,
+            self.network(),
+            shared.store,
+            resolution=self.candidate.resolution,
+            plan=self.candidate.plan,
+            settings=self.settings,
+            checkpoint=checkpoint,
+            scratch=self.scratch if self.scratch and self.scratch.is_dir() else None,
+            on_resume=lambda history: tell(Resumed(tuple(history))),
+            on_epoch=end_epoch,
+            should_stop=should_stop,
+        )
 
     def after(self, news: News) -> Self:
         return replace(self, checkpoint=news.checkpoint) if isinstance(news, Epoch) else self

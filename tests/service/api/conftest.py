@@ -11,15 +11,17 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
+from service.contract.status import Status
 from service.record.claims import Claim, fail_job
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.jobs import cancel_job, pause_job
-from service.record.models import Job, Status
 from service.settings import Settings
-from tests.service import delivery
 from tests.service.api.live import served
+from tests.service.support import delivery
 
 RESULT: dict[str, Any] = {
+    "method": "bias",
     "subnet": {"kernel_sizes": [3], "expand_ratios": [3], "depths": [2]},
     "resolution": 64,
     "plan": {"batch_size": 8},

@@ -14,10 +14,11 @@ from sqlalchemy.exc import OperationalError
 
 from service.api import access
 from service.api.app import create_app
-from service.record.database import Database
+from service.contract.status import Priority
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.jobs import cancel_job, get_job
 from service.record.keys import create_key, revoke_key
-from service.record.models import Job, Priority
 from service.settings import Settings
 from tests.service.api.problems import problem
 

@@ -26,8 +26,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.record.models import Status
-from tests.service.api.test_openapi import OPERATIONS
+from service.contract.status import Status
+from tests.service.api.document.test_openapi import OPERATIONS
 
 CHECKS = [
     not_a_server_error,

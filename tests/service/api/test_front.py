@@ -8,18 +8,18 @@ from typing import Any
 import httpx
 import pytest
 
-from search.lite_residual_sizes import LARGEST
-from search.pricing import macs_of, price
-from search.registry import DEFAULT_SUPERNET
-from search.space import Candidate, SearchSpace
+from search.space.candidates import Candidate, SearchSpace
+from search.space.lite_residual_sizes import LARGEST
+from search.space.pricing import macs_of, price
+from search.supernets.registry import DEFAULT_SUPERNET
+from service.contract.requests import JobSettings, MethodChoice
 from service.feasibility import search_space
 from service.record.claims import Claim, add_trial, succeed_job
-from service.record.database import Database, now
-from service.record.models import Job, Trial
-from service.schemas import JobSettings
-from tinytl.plan import Plan
-from tinytl.planner import plans, step_time
-from tinytl.trainable import Method
+from service.record.db.database import Database, now
+from service.record.db.models import Job, Trial
+from tinytl.accounting.planner import plans, step_time
+from tinytl.description.method import Method
+from tinytl.description.plan import Plan
 
 METHOD = Method.LITE_RESIDUAL_BIAS
 FAST, LEAN = plans(8)[0], Plan.whole(8, 1)
@@ -27,7 +27,7 @@ FAST, LEAN = plans(8)[0], Plan.whole(8, 1)
 
 @pytest.fixture
 def space() -> SearchSpace:
-    return search_space(DEFAULT_SUPERNET, JobSettings(), METHOD)
+    return search_space(DEFAULT_SUPERNET, JobSettings(), MethodChoice.AUTO)
 
 
 @pytest.fixture
@@ -109,6 +109,50 @@ def test_points_say_what_they_cost(
     for one, other in pairwise(front["points"]):
         assert one["peak_bytes"] < other["peak_bytes"]
         assert one["validation_accuracy"] < other["validation_accuracy"]
+
+
+def test_points_and_trials_say_whether_there_are_lite_residuals(
+    client: httpx.Client, add: Callable[..., Claim], space: SearchSpace
+) -> None:
+    add(0, space.candidate(space.supernet.smallest, 48, None), 0.5)
+    held = add(1, space.candidate(space.supernet.smallest, 48, LARGEST), 0.75)
+    front = client.get(f"/jobs/{held.job_id}/front").json()["points"]
+    for found in (front, client.get(f"/jobs/{held.job_id}/trials").json()):
+        assert [each["method"] for each in found] == ["bias", "lite_residual+bias"]
+        assert [each["lite_residual"] for each in found] == [None, asdict(LARGEST)]
+
+
+@pytest.mark.parametrize("named", ["bias", "full"])
+def test_a_named_method_without_lite_residuals_shows_none(
+    client: httpx.Client,
+    add: Callable[..., Claim],
+    space: SearchSpace,
+    database: Database,
+    named: str,
+) -> None:
+    held = add(0, space.candidate(space.supernet.smallest, 48, LARGEST), 0.5)
+    with database.writing() as session:
+        session.get_one(Job, held.job_id).method = named
+    (point,) = client.get(f"/jobs/{held.job_id}/front").json()["points"]
+    (trial,) = client.get(f"/jobs/{held.job_id}/trials").json()
+    for found in (point, trial):
+        assert (found["method"], found["lite_residual"]) == (named, None)
+
+
+def test_a_result_of_an_earlier_version_was_of_the_method_that_was_named(
+    client: httpx.Client, add: Callable[..., Claim], space: SearchSpace, database: Database
+) -> None:
+    held = add(0, space.smallest(48), 0.5)
+    with database.writing() as session:
+        session.get_one(Job, held.job_id).method = "norm+head"
+    shares = dict.fromkeys(
+        ("validation_accuracy", "test_accuracy", "head_only_test_accuracy"), 0.5
+    )
+    numbers = dict.fromkeys(("predicted_peak_bytes", "measured_peak_bytes", "trials"), 1)
+    result = {"subnet": {}, "resolution": 48, "plan": {}, **shares, **numbers}
+    succeed_job(database, held, result)
+    found = client.get(f"/jobs/{held.job_id}").json()
+    assert found["method"] == found["result"]["method"] == "norm+head"
 
 
 def test_what_an_earlier_version_chose_is_not_mistaken(

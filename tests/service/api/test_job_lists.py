@@ -7,10 +7,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from service.api.pages import write_cursor
-from service.record.database import Database
+from service.api.http.pages import write_cursor
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.jobs import cancel_job
-from service.record.models import Job
 from tests.service.api.problems import problem
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)

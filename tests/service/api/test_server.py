@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.keys import create_key
-from service.record.models import Job
 from service.settings import Settings
 from tests.service.api.problems import problem
 

@@ -6,12 +6,14 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from service.api.examples import JOB
+from service.api.document.examples import JOB
 from service.cli.adapt import add_job_options, job_request, result_text
-from service.schemas import JobRequest, JobSettings, JobView
-from tinytl.plan import Plan
+from service.contract.requests import JobRequest, JobSettings
+from service.views.schemas import JobView
+from tinytl.description.plan import Plan
 
 RESULT: dict[str, Any] = {
+    "method": "bias",
     "subnet": {},
     "resolution": 48,
     "plan": asdict(Plan.whole(8)),

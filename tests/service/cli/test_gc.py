@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from service.cli.main import main
-from service.record.blobs import Blobs
+from service.record.files.blobs import Blobs
 from service.settings import Settings
-from tests.service.stores import stored_kinds
+from tests.service.support.stores import stored_kinds
 
 
 def test_garbage_is_told_and_removed(

@@ -20,21 +20,22 @@ import pytest
 
 from service.api.app import create_app
 from service.cli.main import main
+from service.contract.requests import JobSettings
+from service.contract.status import Priority, Status
 from service.record.claims import (
     Claim,
     add_log,
     fail_job,
     set_progress,
 )
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.jobs import get_job
 from service.record.keys import create_key
-from service.record.models import Job, Priority, Status
-from service.schemas import JobSettings
 from service.settings import Settings
 from tests.service.api.live import served
-from tests.service.delivery import deliver
-from tinytl.plan import Plan
+from tests.service.support.delivery import deliver
+from tinytl.description.plan import Plan
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
@@ -44,6 +45,7 @@ Say = Callable[..., tuple[int, str, str]]
 
 BUNDLE_BYTES = bytes(range(256)) * 500
 RESULT: dict[str, Any] = {
+    "method": "bias",
     "subnet": {},
     "resolution": 48,
     "plan": asdict(Plan.whole(8)),

@@ -7,7 +7,7 @@ import pytest
 from service.api.access import Keys
 from service.cli.main import main
 from service.errors import UnauthorizedError
-from service.record.database import Database
+from service.record.db.database import Database
 
 
 def owner_of(database: Database, key_text: str) -> str:

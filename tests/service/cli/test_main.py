@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from service.cli.main import main
-from service.record.database import Database
+from service.contract.requests import JobRequest
+from service.record.db.database import Database
 from service.record.presence import mark_gone, mark_seen
-from service.schemas import JobRequest
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]
@@ -44,7 +44,8 @@ def test_the_defaults_in_the_help_are_those_of_the_job(
         text = " ".join(capsys.readouterr().out.split())
         assert f"what is trained ({request.method.value})" in text
         settings = request.settings.model_dump(mode="json", exclude_none=True)
-        del settings["horizontal_flip"], settings["race"], settings["reuse"]
+        for switch in ("horizontal_flip", "race", "reuse", "refit"):
+            del settings[switch]
         for name, value in settings.items():
             option = f"--{name.replace('_', '-')} "
             shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from service.cli.main import main
-from tests.service.held_child import predict_measurement
-from tinytl.plan import Plan
-from tinytl.planner import REASONABLE_SLOWDOWN, plans, step_time
+from tests.service.support.held_child import predict_measurement
+from tinytl.accounting.planner import REASONABLE_SLOWDOWN, plans, step_time
+from tinytl.description.plan import Plan
 
 SHARED = Path(os.environ.get("TINYFIT_SHARED", Path(__file__).parents[4] / "shared"))
 PUBLISHED = SHARED / "reference" / "published_memory.json"
@@ -37,6 +37,8 @@ def test_peak_accounting(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert found["predicted_peak_bytes"] == sum(found["breakdown"].values())
     full = answer(capsys, tmp_path, SPEC | {"method": "full"}, "price")
     assert full["predicted_peak_bytes"] > found["predicted_peak_bytes"]
+    assert 500_000 < found["predicted_process_bytes"] < 2 * found["predicted_peak_bytes"]
+    assert full["predicted_process_bytes"] is None  # the device trainer refuses it
     assert main(["price", str(tmp_path / "spec.json")]) == 0
     assert "predicted peak" in capsys.readouterr().out
 
@@ -90,7 +92,7 @@ def test_measure_without_a_plan_takes_the_leanest(
     monkeypatch: pytest.MonkeyPatch,
     method: str,
 ) -> None:
-    monkeypatch.setattr("tinytl.measure.measure_in_fresh_process", predict_measurement)
+    monkeypatch.setattr("tinytl.measurement.measure.measure_in_fresh_process", predict_measurement)
     found = answer(capsys, tmp_path, SPEC | {"method": method}, "measure")
     plan = Plan.from_dict(found["plan"])
     for other in plans(4):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from service.api.examples import FRONT
+from service.api.document.examples import FRONT
 from service.client import (
     AnswerError,
     ChecksumError,
@@ -25,10 +25,11 @@ from service.client import (
     ProblemError,
 )
 from service.client.http import Patience
+from service.contract.requests import JobRequest
+from service.contract.status import Status
 from service.errors import ConflictError, DatasetError, InputError
-from service.record.models import Status
-from service.schemas import EventView, JobRequest, JobView
-from tests.service.scripted_server import Answer, as_json, scripted
+from service.views.schemas import EventView, JobView
+from tests.service.support.scripted_server import Answer, as_json, scripted
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
 BUNDLE = bytes(range(256)) * 1_000
@@ -48,6 +49,7 @@ def job(status: str = "running", number: int = 1, **changes: Any) -> dict[str, A
         "memory_limit_bytes": 24_000_000,
         "supernet": "some",
         "method": "bias",
+        "peak_meaning": "process",
         "priority": "normal",
         "settings": {},
     }
@@ -63,7 +65,13 @@ def finished(sha256: str = SHA256) -> dict[str, Any]:
         ),
         1,
     )
-    result = {"subnet": {}, "plan": {}, "checkpoint": checkpoint, **bytes_and_shares}
+    result = {
+        "method": "bias",
+        "subnet": {},
+        "plan": {},
+        "checkpoint": checkpoint,
+        **bytes_and_shares,
+    }
     return job("succeeded", result=result)
 
 
@@ -402,7 +410,7 @@ def test_what_can_not_be_uploaded(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with Client("http://127.0.0.1:9") as client:
         for name, words in (
-            ("notes.txt", "is not a zip"),
+            ("notes.txt", "is no zip or tar"),
             ("empty", "no images found"),
             ("nowhere", "does not exist"),
         ):

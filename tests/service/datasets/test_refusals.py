@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from service.datasets.folder import walk
+from service.datasets.containers.folder import Walk
 from service.datasets.store import import_dataset
 from service.errors import DatasetError, TooLargeError
-from service.record.database import Database
+from service.record.db.database import Database
 from service.settings import Settings
 from tests.service.datasets.uploads import Files, MakeZip, image_bytes, refuse
 
@@ -229,28 +229,36 @@ def test_a_folder_that_can_not_be_read_is_not_left_out(
 ) -> None:
     folder = tmp_path / "folder"
     zipfile.ZipFile(make_zip(flat_files)).extractall(folder)
-    scandir = os.scandir
+    listdir = os.listdir
 
     def refuse_one(path: Any) -> Any:
         if Path(path).name == "square":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return scandir(path)
+        return listdir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse_one)
+    monkeypatch.setattr(os, "listdir", refuse_one)
     with pytest.raises(DatasetError, match=r"can't read .*square': Permission denied"):
-        list(walk(folder))
+        list(Walk(folder).files())
 
 
-def test_symlinks_in_folders(
+def test_links_in_ones_own_folder_are_followed_but_not_in_a_circle(
     settings: Settings, database: Database, make_zip: MakeZip, flat_files: Files, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "folder"
-    zipfile.ZipFile(make_zip(flat_files)).extractall(folder)
-    (folder / "circle" / "link.png").symlink_to(folder / "square" / "0.png")
-    assert "symbolic link" in refuse(folder, settings, database)
-    (folder / "circle" / "link.png").unlink()
-    (folder / "triangle").symlink_to(folder / "square")
-    assert "symbolic link" in refuse(folder, settings, database)
+    real, folder = tmp_path / "real", tmp_path / "folder"
+    zipfile.ZipFile(make_zip(flat_files)).extractall(real)
+    (folder / "circle").mkdir(parents=True)
+    for path in (real / "circle").iterdir():
+        (folder / "circle" / path.name).symlink_to(path)
+    (folder / "square").symlink_to(real / "square")
+    (folder / "circle" / "nowhere.png").symlink_to(tmp_path / "gone.png")
+    assert "nowhere.png' is a link that leads nowhere" in refuse(folder, settings, database)
+    (folder / "circle" / "nowhere.png").unlink()
+    (folder / "round").symlink_to(folder)
+    assert "link to a folder that it is in" in refuse(folder, settings, database)
+    (folder / "round").unlink()
+    linked, _ = import_dataset(folder, settings=settings, database=database)
+    direct, is_new = import_dataset(real, settings=settings, database=database)
+    assert (linked.id, is_new) == (direct.id, False)
 
 
 def test_encrypted(

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from service.datasets.store import import_dataset
-from service.record.database import Database
-from service.record.models import Dataset
-from service.schemas import DatasetReport, DatasetView
+from service.record.db.database import Database
+from service.record.db.models import Dataset
 from service.settings import Settings
+from service.views.schemas import DatasetReport, DatasetView
 
 Files = dict[str, bytes]
 MakeZip = Callable[[Mapping[str, bytes]], Path]

@@ -21,13 +21,13 @@ from service.datasets.store import (
     unpacked_images,
 )
 from service.errors import DatasetError, NotFoundError
-from service.record.blobs import open_blobs
-from service.record.collecting import collect
-from service.record.database import Database
-from service.record.models import Dataset
+from service.record.db.database import Database
+from service.record.db.models import Dataset
+from service.record.files.blobs import open_blobs
+from service.record.files.collecting import collect
 from service.settings import Settings
 from tests.service.datasets.uploads import Files, MakeZip, image_bytes, left_behind
-from tests.service.stores import stored_kinds
+from tests.service.support.stores import stored_kinds
 
 
 def unpacked(

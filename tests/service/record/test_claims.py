@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
+from service.contract.status import Outcome, Status, StopRequest
 from service.errors import LeaseLostError
 from service.record.claims import (
     Claim,
@@ -20,7 +21,8 @@ from service.record.claims import (
     stop_request,
     succeed_job,
 )
-from service.record.database import Database, now
+from service.record.db.database import Database, now
+from service.record.db.models import Artifact, Job, Trial
 from service.record.events import list_events
 from service.record.jobs import (
     cancel_job,
@@ -32,7 +34,6 @@ from service.record.jobs import (
     requeue_job,
     resume_job,
 )
-from service.record.models import Artifact, Job, Outcome, Status, StopRequest, Trial
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 

@@ -3,11 +3,12 @@ from collections.abc import Callable
 
 import pytest
 
+from service.contract.status import EventKind
 from service.record.claims import Claim, add_epoch, add_log, fail_job, set_progress
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.events import append_event, list_events
 from service.record.jobs import cancel_job, find_job, get_job, retry_job
-from service.record.models import EventKind, Job
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from service.record.claims import Claim, add_trial
-from service.record.database import Database, now
+from service.record.db.database import Database, now
+from service.record.db.models import Job, Trial
 from service.record.fronts import list_front
 from service.record.jobs import get_job
-from service.record.models import Job, Trial
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 

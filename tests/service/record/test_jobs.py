@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 import pytest
 from sqlalchemy import func, select, update
 
+from service.contract.requests import JobRequest
+from service.contract.status import Outcome, Status
 from service.errors import ConflictError, InputError, NotFoundError
 from service.record.claims import (
     Claim,
@@ -14,7 +16,8 @@ from service.record.claims import (
     release_job,
     succeed_job,
 )
-from service.record.database import Database, now
+from service.record.db.database import Database, now
+from service.record.db.models import Artifact, Base, Dataset, IdempotencyKey, Job, Trial
 from service.record.events import list_events
 from service.record.jobs import (
     Found,
@@ -35,17 +38,6 @@ from service.record.jobs import (
     resume_job,
     retry_job,
 )
-from service.record.models import (
-    Artifact,
-    Base,
-    Dataset,
-    IdempotencyKey,
-    Job,
-    Outcome,
-    Status,
-    Trial,
-)
-from service.schemas import JobRequest
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 

@@ -6,9 +6,9 @@ from sqlalchemy import select
 
 from service.api.access import Keys
 from service.errors import ConflictError, InputError, NotFoundError, UnauthorizedError
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import ApiKey
 from service.record.keys import create_key, has_keys, list_keys, revoke_key
-from service.record.models import ApiKey
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 

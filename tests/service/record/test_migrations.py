@@ -12,10 +12,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import delete, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from service.record.blobs import installation_id
+from service.contract.requests import JobRequest
+from service.contract.status import Priority, Status
 from service.record.claims import claim_job
-from service.record.database import Database, alembic_config
+from service.record.db.database import Database, alembic_config
+from service.record.db.models import Artifact, Base, Blob, Dataset
 from service.record.events import list_events
+from service.record.files.blobs import installation_id
 from service.record.jobs import (
     create_job,
     delete_job,
@@ -29,8 +32,6 @@ from service.record.jobs import (
     retry_job,
 )
 from service.record.keys import list_keys
-from service.record.models import Artifact, Base, Blob, Dataset, Priority, Status
-from service.schemas import JobRequest
 
 pytestmark = pytest.mark.parametrize("empty_url", ["sqlite", "postgresql"], indirect=True)
 

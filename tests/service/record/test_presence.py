@@ -3,8 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import update
 
-from service.record.database import Database, now
-from service.record.models import WorkerPresence
+from service.record.db.database import Database, now
+from service.record.db.models import WorkerPresence
 from service.record.presence import list_workers, mark_gone, mark_seen
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from service.contract.status import Priority, Status
 from service.record.claims import Claim, claim_job, release_job, succeed_job
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.jobs import list_jobs
 from service.record.keys import create_key, revoke_key
-from service.record.models import Job, Priority, Status
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 

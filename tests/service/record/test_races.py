@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from service.contract.requests import JobRequest
+from service.contract.status import Outcome, Status
 from service.datasets.store import import_dataset
 from service.errors import ConflictError, LeaseLostError, NotFoundError
 from service.record.claims import (
@@ -24,7 +26,8 @@ from service.record.claims import (
     stop_request,
     succeed_job,
 )
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Dataset, Event, Job
 from service.record.events import list_events
 from service.record.jobs import (
     Idempotency,
@@ -37,8 +40,6 @@ from service.record.jobs import (
     pause_job,
     resume_job,
 )
-from service.record.models import Dataset, Event, Job, Outcome, Status
-from service.schemas import JobRequest
 from service.settings import Settings
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
@@ -51,7 +52,7 @@ TakeClaim = Callable[..., Claim]
 CLAIM_ALL = """
 import sys
 from service.record.claims import claim_job
-from service.record.database import Database
+from service.record.db.database import Database
 database = Database(sys.argv[1])
 sys.stdin.readline()
 while claim := claim_job(database, worker=sys.argv[2], lease_seconds=30, max_lost_attempts=2):

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from service.record.claims import Claim, publish_adapted, succeed_job
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Artifact, Job, Trial
 from service.record.jobs import delete_job
-from service.record.models import Artifact, Job, Trial
 from service.record.reuse import list_adapted, list_scores
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)

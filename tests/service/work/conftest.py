@@ -7,26 +7,26 @@ from typing import Any
 
 import pytest
 
-from search.adapted import AdaptedSupernet
-from search.registry import DEFAULT_SUPERNET
-from search.space import Candidate
-from search.supernet import load_supernet
+from search.adaptation.adapted import AdaptedSupernet
+from search.elastic.supernet import load_supernet
+from search.space.candidates import Candidate
+from search.supernets.registry import DEFAULT_SUPERNET
+from service.contract.requests import JobRequest, JobSettings
 from service.record.claims import Claim, fail_job
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.jobs import create_job
-from service.record.models import Job
-from service.schemas import JobRequest, JobSettings
 from service.settings import Settings
-from service.work import stages
-from service.work.job_run import JobRun
+from service.work.job import stages
+from service.work.job.job_run import JobRun
 from service.work.pools.tasks import Shared
 from tests.service.conftest import shapes
-from tests.service.held_child import predict_measurement
+from tests.service.support.held_child import predict_measurement
 from tests.service.work.runs import Scoring, run_of
-from tinytl.config import LiteResidualSize
-from tinytl.data import ImageStore, Sample, ingest
-from tinytl.plan import Plan
-from tinytl.trainable import Method
+from tinytl.description.config import LiteResidualSize
+from tinytl.description.method import Method
+from tinytl.description.plan import Plan
+from tinytl.training.data import ImageStore, Sample, ingest
 
 
 @pytest.fixture
@@ -40,11 +40,13 @@ def make_run(
     first = make_job()
     fail_job(database, claim(), "it was made for the sake of its dataset")
 
-    def make(limit_bytes: int = 24_000_000, **asked: Any) -> JobRun:
+    def make(
+        limit_bytes: int = 24_000_000, supernet: str = DEFAULT_SUPERNET, **asked: Any
+    ) -> JobRun:
         request = JobRequest(
             dataset=first.dataset_id,
             memory_limit=limit_bytes,
-            supernet=DEFAULT_SUPERNET,
+            supernet=supernet,
             settings=JobSettings.model_validate(asked),
         )
         job_id = create_job(database, request)[0].id

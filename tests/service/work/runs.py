@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from search import racing
-from search.certainty import Correct
-from search.score import Score
-from search.space import Candidate
+from search.adaptation.score import Score
+from search.space.candidates import Candidate
+from search.statistics import racing
+from search.statistics.certainty import Correct
 from service.datasets.store import get_dataset
-from service.record.artifacts import Workplace
 from service.record.claims import Claim
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.files.artifacts import Workplace
 from service.record.jobs import get_job
 from service.settings import Settings
-from service.work.job_run import JobRun
+from service.work.job.job_run import JobRun
 
 NUM_IMAGES = 50
 
@@ -38,14 +38,15 @@ def run_of(settings: Settings, database: Database, claim: Claim, job_id: str) ->
         should_stop=lambda: False,
     )
     run.__dict__["samples"] = []
-    unheard = dict.fromkeys(("report", "resume"), lambda *arguments: None)
+    unheard = dict.fromkeys(("report", "resume", "replan"), lambda *arguments: None)
     run.__dict__["progress"] = SimpleNamespace(**unheard)
     return run
 
 
 @dataclass
 class Scoring:
-    """Stands in for search.score.score: accuracies are drawn, by the choice, without a network."""
+    """Stands in for search.adaptation.score.score: accuracies are drawn, by the choice, without a
+    network."""
 
     num_images: int = NUM_IMAGES
     scored: list[Candidate] = field(default_factory=list)
@@ -77,7 +78,7 @@ class Scoring:
         self.horizontal_flips.add(horizontal_flip)
         right = np.random.default_rng(round(1e9 * _fraction(candidate))).random(self.num_images)
         correct = right < self.share(candidate)
-        seen = correct[racing.order(self.num_images, seed)]
+        seen = correct[racing.image_order(self.num_images, seed)]
         best = max((rival.sum() for rival in rivals), default=0)
         is_complete = bool(seen.sum() >= best)
         if not is_complete:

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from service.record.blobs import Blobs
+from service.contract.status import Status
 from service.record.claims import Claim
-from service.record.database import Database, now
+from service.record.db.database import Database, now
+from service.record.db.models import Installation, Job
+from service.record.files.blobs import Blobs
 from service.record.jobs import cancel_job, list_jobs, retry_job
-from service.record.models import Installation, Job, Status
 from service.settings import Settings
 from service.work.clearing_out import clear_out
-from tests.service.delivery import deliver
-from tests.service.stores import stored_kinds
+from tests.service.support.delivery import deliver
+from tests.service.support.stores import stored_kinds
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from service.record.database import Database, now
+from service.contract.status import Outcome, Status
+from service.record.db.database import Database, now
+from service.record.db.models import Job
 from service.record.events import list_events
 from service.record.jobs import get_job, list_attempts
-from service.record.models import Job, Outcome, Status
 from service.settings import Settings
-from tests.service.clocks import Clock, new_clock
-from tests.service.own_postgresql import own_postgresql
-from tests.service.processes import FAKE_CHILD, RUN_WORKER, descendants, is_alive, wait_for
+from tests.service.support.clocks import Clock, new_clock
+from tests.service.support.own_postgresql import own_postgresql
+from tests.service.support.processes import FAKE_CHILD, RUN_WORKER, descendants, is_alive, wait_for
 
 pytestmark = pytest.mark.long
 

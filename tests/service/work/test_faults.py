@@ -17,14 +17,16 @@ from typing import Any
 
 import pytest
 
-from search.registry import DEFAULT_SUPERNET
+from search.supernets.registry import DEFAULT_SUPERNET
+from service.contract.requests import JobRequest, JobSettings
+from service.contract.status import EventKind, Status
 from service.datasets.store import import_dataset
-from service.record.artifacts import ADAPTING
-from service.record.blobs import open_blobs
 from service.record.claims import Claim, fail_job
-from service.record.collecting import collect
-from service.record.database import Database
+from service.record.db.database import Database
 from service.record.events import list_events
+from service.record.files.artifacts import ADAPTING
+from service.record.files.blobs import open_blobs
+from service.record.files.collecting import collect
 from service.record.jobs import (
     cancel_job,
     create_job,
@@ -36,12 +38,10 @@ from service.record.jobs import (
     resume_job,
     retry_job,
 )
-from service.record.models import EventKind, Status
-from service.schemas import JobRequest, JobSettings
 from service.settings import Settings
-from service.work.progress import Stage
-from tests.service.processes import HELD_CHILD, RUN_WORKER, descendants, is_alive, wait_for
-from tests.service.stores import stored_kinds
+from service.work.job.progress import Stage
+from tests.service.support.processes import HELD_CHILD, RUN_WORKER, descendants, is_alive, wait_for
+from tests.service.support.stores import JOB_KINDS, stored_kinds
 
 pytestmark = pytest.mark.long
 
@@ -123,7 +123,7 @@ class Site:
         job, _ = find_job(self.database, job_id)
         wait_for(lambda: self.names(job_id) == [])
         collect(open_blobs(self.settings, self.database), grace_seconds=0)
-        assert stored_kinds(self.settings, self.database) == ["adapted", "bundle", "dataset"]
+        assert stored_kinds(self.settings, self.database) == JOB_KINDS
         events = list_events(self.database, job_id)
         assert [event.number for event in events] == list(range(1, job.num_events + 1))
         epochs = Counter(
@@ -131,7 +131,7 @@ class Site:
             for event in events
             if event.kind is EventKind.EPOCH
         )
-        assert epochs == {(name, epoch): 1 for name in ("tinytl", "head_only") for epoch in (0, 1)}
+        assert epochs == {("tinytl", epoch): 1 for epoch in (0, 1)}
 
     def files(self, job_id: str) -> list[Path]:
         job_dir = self.settings.jobs_dir / job_id

@@ -13,21 +13,22 @@ from typing import Any
 
 import pytest
 
-from benchmarks.faults_network import Host, NoHostsError, new_host
-from service.record.database import Database
+from benchmarks.faults.network import Host, NoHostsError, new_host
+from service.contract.status import EventKind, Outcome, Status
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.events import list_events
 from service.record.jobs import find_job, get_job, list_attempts, list_jobs
-from service.record.models import EventKind, Job, Outcome, Status
 from service.settings import Settings
-from tests.service.own_postgresql import own_postgresql
-from tests.service.processes import FAKE_CHILD, RUN_WORKER, descendants, is_alive, wait_for
+from tests.service.support.own_postgresql import own_postgresql
+from tests.service.support.processes import FAKE_CHILD, RUN_WORKER, descendants, is_alive, wait_for
 
 pytestmark = pytest.mark.long
 
 RUN_QUICK_WORKER = """
 import signal, sys, threading
 from service.record.claims import succeed_job
-from service.record.database import Database
+from service.record.db.database import Database
 from service.settings import Settings
 from service.work.worker import Worker
 

@@ -7,20 +7,20 @@ import pytest
 import torch
 
 import tinytl
-from search.architecture import SupernetSpec
+from search.elastic.supernet import untrained_supernet
 from search.pretraining.output import write_supernet
-from search.supernet import untrained_supernet
+from search.space.architecture import SupernetSpec
+from service.contract.requests import JobRequest
+from service.contract.status import Status
 from service.datasets.store import import_dataset
-from service.record.artifacts import BUNDLE
 from service.record.claims import Claim
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.files.artifacts import BUNDLE
 from service.record.jobs import create_job, get_job
-from service.record.models import Status
-from service.schemas import JobRequest
 from service.settings import Settings
-from service.work.pipeline import run_job
-from tests.service.stores import stored_path
-from tinytl.config import GROUP_NORM
+from service.work.job.pipeline import run_job
+from tests.service.support.stores import stored_path
+from tinytl.description.config import GROUP_NORM
 
 SHIFT = 0.125
 SETTINGS = {"resolutions": [32], "trials": 3, "epochs": 1, "adapt_steps": 3, "batch_size": 4}
@@ -66,6 +66,7 @@ def test_a_job_from_pretrained_lite_residuals_to_the_bundle(
             "dataset": dataset.id,
             "memory_limit": 4_000_000,
             "supernet": str(own_supernet(supernet_id)),
+            "method": "lite_residual+bias",
             "settings": SETTINGS,
         }
     )
@@ -75,7 +76,8 @@ def test_a_job_from_pretrained_lite_residuals_to_the_bundle(
     assert job.status is Status.SUCCEEDED
     assert job.result is not None
     peaks = job.result["measured_peak_bytes"], job.result["predicted_peak_bytes"]
-    assert 0.8 * peaks[1] < peaks[0] <= peaks[1] <= 4_000_000
+    assert peaks[0] <= peaks[1] <= 4_000_000
+    assert peaks[1] - peaks[0] <= 256_000 or peaks[0] > 0.98 * peaks[1]
     model = tinytl.load(stored_path(settings, database, job_id, BUNDLE))
     config = model.network.config
     assert config.norm.kind == norm

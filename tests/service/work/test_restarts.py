@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from service.record.database import Database
+from service.contract.status import Outcome, Status
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.events import list_events
 from service.record.jobs import get_job, list_attempts
-from service.record.models import Job, Outcome, Status
 from service.settings import Settings
-from tests.service.own_postgresql import Server, own_postgresql
-from tests.service.processes import FAKE_CHILD, RUN_WORKER, descendants, is_alive, wait_for
+from tests.service.support.own_postgresql import Server, own_postgresql
+from tests.service.support.processes import FAKE_CHILD, RUN_WORKER, descendants, is_alive, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 
-from search.registry import DEFAULT_SUPERNET
+from search.supernets.registry import DEFAULT_SUPERNET
+from service.contract.requests import JobRequest
+from service.contract.status import Status
 from service.datasets.store import import_dataset
-from service.record.artifacts import ADAPTED, remove_leftovers
 from service.record.claims import Claim
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Job
+from service.record.files.artifacts import ADAPTED, remove_leftovers
 from service.record.jobs import create_job, delete_job, get_job, list_trials
-from service.record.models import Job, Status
-from service.schemas import JobRequest
 from service.settings import Settings
-from service.work.pipeline import run_job
+from service.work.job.pipeline import run_job
 from service.work.sweeping import sweep, tidy_job
-from tests.service.stores import stored_path
+from tests.service.support.stores import stored_path
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("unmeasured")]
 

@@ -13,20 +13,21 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from search.registry import DEFAULT_SUPERNET
+from search.supernets.registry import DEFAULT_SUPERNET
+from service.contract.requests import JobRequest
+from service.contract.status import Outcome, Status
 from service.datasets.store import import_dataset
-from service.record import objects
-from service.record.blobs import OWNER_KEY, Blobs, open_blobs
-from service.record.collecting import collect
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Blob
+from service.record.files import objects
+from service.record.files.blobs import OWNER_KEY, Blobs, open_blobs
+from service.record.files.collecting import collect
 from service.record.jobs import create_job, get_job, list_attempts, retry_job
-from service.record.models import Blob, Outcome, Status
-from service.schemas import JobRequest
 from service.settings import Settings
-from service.work.progress import Stage
-from tests.service.own_s3 import S3Server
-from tests.service.processes import HELD_CHILD, RUN_WORKER, descendants, is_alive, wait_for
-from tests.service.stores import stored_kinds
+from service.work.job.progress import Stage
+from tests.service.support.own_s3 import S3Server
+from tests.service.support.processes import HELD_CHILD, RUN_WORKER, descendants, is_alive, wait_for
+from tests.service.support.stores import JOB_KINDS, stored_kinds
 
 pytestmark = pytest.mark.long
 
@@ -36,8 +37,8 @@ JOB = {"resolutions": [32], "trials": 2, "epochs": 1, "adapt_steps": 2, "batch_s
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
-from service.record import blobs as module, collecting, objects
-from service.record.database import Database
+from service.record.files import blobs as module, collecting, objects
+from service.record.db.database import Database
 from service.settings import Settings
 
 def die(*arguments, **options):
@@ -133,16 +134,16 @@ def check_tidy(settings: Settings, database: Database) -> None:
     """One result, and nothing of what went wrong."""
     wait_for(lambda: not any(settings.jobs_dir.iterdir()))
     collect(open_blobs(settings, database), grace_seconds=0)
-    assert stored_kinds(settings, database) == ["adapted", "bundle", "dataset"]
+    assert stored_kinds(settings, database) == JOB_KINDS
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
+    """A file system of 32 MB."""
     path = tmp_path / "small"
     path.mkdir()
     mount = shutil.which("mount")
-    options = ["-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)]
+    options = ["-t", "tmpfs", "-o", "size=32m", "tmpfs", str(path)]
     if mount is None or subprocess.run([mount, *options], check=False).returncode != 0:
         pytest.skip("this user can't mount a file system to fill")
     yield path

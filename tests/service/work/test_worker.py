@@ -14,15 +14,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from service.contract.status import Outcome, Status
 from service.record.claims import Claim, claim_job
-from service.record.database import Database
+from service.record.db.database import Database
+from service.record.db.models import Job
 from service.record.jobs import cancel_job, get_job, list_attempts, pause_job
-from service.record.models import Job, Outcome, Status
 from service.record.presence import list_workers
 from service.settings import Settings
 from service.work import worker as worker_module
 from service.work.worker import Worker
-from tests.service.processes import FAKE_CHILD, RUN_WORKER, is_alive, wait_for
+from tests.service.support.processes import FAKE_CHILD, RUN_WORKER, is_alive, wait_for
 
 MakeJob = Callable[..., Job]
 Pids = Callable[[], list[int]]
@@ -183,7 +184,7 @@ def test_a_child_that_gets_on_keeps_its_lease(
 
 def test_nobody_waits_for_a_parent_that_does_not_listen(tmp_path: Path) -> None:
     script = (
-        "import itertools, os; from service.work.lifeline import Beats\n"
+        "import itertools, os; from service.work.processes.lifeline import Beats\n"
         "beats = Beats(clock=itertools.count().__next__)\n"
         "for _ in range(100_000): beats.beat()\n"
         "print('stray', flush=True); os.write(2, b'done')"

@@ -1,0 +1,1 @@
+"""How accurate what is delivered is: methods, backbones, rankings, precisions."""

@@ -1,0 +1,1 @@
+"""What becomes of jobs when machines, networks and disks fail."""

@@ -1,0 +1,1 @@
+"""Whole jobs, and what a user would do instead on the same images."""

@@ -1,0 +1,1 @@
+"""What training takes: published, stock PyTorch, tinyfit; and its pace."""

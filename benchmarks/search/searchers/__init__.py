@@ -1,0 +1,1 @@
+"""Who searches: this project's sampler, and its peers."""

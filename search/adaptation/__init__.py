@@ -1,0 +1,1 @@
+"""A supernet adapted to the target data, and candidates scored with its shared weights."""

@@ -1,0 +1,1 @@
+"""Proposes candidates by what it predicts, as an Optuna sampler."""

@@ -1,0 +1,1 @@
+"""How sure an accuracy, a difference or a lead is."""

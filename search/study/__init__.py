@@ -1,0 +1,1 @@
+"""The search: batches of candidates within the limits, the front, the choice."""

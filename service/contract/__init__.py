@@ -1,0 +1,1 @@
+"""What users send, and the words that record, web and workers share."""

@@ -1,0 +1,1 @@
+"""What users get: rows of the record as they read them."""

@@ -1,0 +1,1 @@
+"""The child process as its worker sees it, how it ends, and what ties it to its parent."""

@@ -1,0 +1,1 @@
+"""The files that a device trainer reads and writes: programs, images, states."""

@@ -1,0 +1,1 @@
+"""A network and its plan as a flat list of operations."""
