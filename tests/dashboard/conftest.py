@@ -86,6 +86,22 @@ class RunningServer:
         self._server = None
 
 
+def wait_until(page: Page, function: str, arg: object = None) -> None:
+    """Waits for `function` to return true in `page`.
+
+    `page.wait_for_function` evaluates its text within the page, again in each frame, which the
+    page's content security policy forbids: only a condition that holds at once would pass.
+
+    Raises:
+        TimeoutError: it did not within the time that `expect` waits, too.
+    """
+    deadline = time.monotonic() + _TIMEOUT_MS / 1000
+    while not page.evaluate(function, arg):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"never true on {page.url}: {function}")
+        page.wait_for_timeout(20)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path / "data")

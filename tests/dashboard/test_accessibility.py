@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, TimeoutError, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.dashboard.conftest import Watch
+from tests.dashboard.conftest import Watch, wait_until
 from tests.dashboard.records import Records
 
 OpenContext = Callable[..., BrowserContext]
@@ -26,7 +26,7 @@ _TOO_WIDE = """() => [...document.querySelectorAll("body *")]
 def fits(page: Page) -> None:
     """A chart follows its column a frame later: what stays too wide is told."""
     try:
-        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+        wait_until(page, "() => document.documentElement.scrollWidth <= innerWidth")
     except TimeoutError:
         raise AssertionError(page.evaluate(_TOO_WIDE)) from None
 
@@ -89,9 +89,7 @@ def test_colours_follow_the_system(open_context: OpenContext, records: Records) 
     drawn = canvas.evaluate("canvas => canvas.toDataURL()")
     page.emulate_media(color_scheme="dark")
     expect(root).to_have_css("background-color", "rgb(15, 18, 23)")
-    page.wait_for_function(
-        "drawn => document.querySelector('canvas').toDataURL() !== drawn", arg=drawn
-    )
+    wait_until(page, "drawn => document.querySelector('canvas').toDataURL() !== drawn", arg=drawn)
 
 
 def test_nothing_moves_where_that_is_not_wanted(

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from service.views.results import EndView, FrontPoint, FrontView
+from tests.dashboard.conftest import wait_until
 from tests.dashboard.records import LIMIT_BYTES, Records
 
 _PLAN = {
@@ -87,9 +88,7 @@ def told(page: Page, trial: int) -> list[str]:
         trial,
     )
     chart(page).hover(position=position)
-    page.wait_for_function(
-        "() => Chart.getChart(document.querySelector('canvas')).tooltip.opacity > 0"
-    )
+    wait_until(page, "() => Chart.getChart(document.querySelector('canvas')).tooltip.opacity > 0")
     lines: list[str] = chart(page).evaluate(
         """canvas => {
             const { title, body } = Chart.getChart(canvas).tooltip;

@@ -11,7 +11,7 @@ from service.record.claims import choose_supernet
 from service.record.db.database import Database
 from service.record.jobs import get_job
 from service.settings import AUTO_SUPERNET
-from tests.dashboard.conftest import Watch
+from tests.dashboard.conftest import Watch, wait_until
 from tests.dashboard.records import Records
 
 
@@ -205,7 +205,7 @@ def test_the_log_tells_in_sentences_with_the_newest_in_sight(page: Page, records
     records.log(claim, "24 images decoded")
     expect(log.get_by_text("24 images decoded.")).to_be_in_viewport()
     log.evaluate("box => box.scrollTo(0, 0)")
-    page.wait_for_function("document.querySelector('.log').scrollTop === 0")
+    wait_until(page, "() => document.querySelector('.log').scrollTop === 0")
     records.log(claim, "another line")
     expect(log).to_contain_text("Another line.")
     assert log.evaluate("box => box.scrollTop") == 0  # who reads is not moved

@@ -14,7 +14,7 @@ from service.contract.status import Priority
 from service.record.db.database import Database
 from service.record.db.models import Dataset, Job
 from service.record.jobs import delete_job, list_jobs
-from tests.dashboard.conftest import Watch
+from tests.dashboard.conftest import Watch, wait_until
 from tests.dashboard.records import Records
 
 MakeZip = Callable[..., Path]
@@ -124,8 +124,11 @@ def test_a_contact_sheet_shows_the_squares(page: Page, records: Records, photos:
     sheet = page.get_by_role("group", name="Images as training sees them")
     row = sheet.get_by_role("img", name="6 images of \u732b")
     expect(row).to_be_visible()
-    is_drawn = "canvas => canvas.getContext('2d').getImageData(9, 9, 1, 1).data[3] === 255"
-    page.wait_for_function(f"({is_drawn})(document.querySelector('.sheet canvas'))")
+    wait_until(
+        page,
+        """() => document.querySelector(".sheet canvas")
+            .getContext("2d").getImageData(9, 9, 1, 1).data[3] === 255""",
+    )
     with page.expect_response("**/contact-sheet?fit=pad"):
         page.get_by_label("How a picture becomes a square").select_option("pad")
 
